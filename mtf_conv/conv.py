@@ -1,0 +1,249 @@
+r"""The local convolution: one Mesh TensorFlow operation and its gradient.
+
+For every position i and channel c,
+
+    y[i, c] = sum_j w[c, j] * x[i + offsets[j], c]
+
+where w is one filter per channel or shared by many of them, and may differ
+from position to position (a dynamic convolution). A tap that falls outside of
+the sequence, or into another segment than position i, counts as zero.
+
+Equation 1 of the paper is `centred_offsets`; a decoder takes `causal_offsets`.
+This module knows nothing of layers, gin or T5.
+"""
+
+import mesh_tensorflow as mtf
+import tensorflow.compat.v1 as tf
+
+
+def centred_offsets(filter_size, dilation_rate=1):
+  """Offsets of equation 1: j - ceil((k + 1) / 2) for j = 1 ... k.
+
+  A filter of odd size k reads [i - (k-1)/2, i + (k-1)/2], one of even size
+  [i - k/2, i + k/2 - 1], both times the dilation rate.
+
+  Args:
+    filter_size: k, the number of taps, an integer >= 1.
+    dilation_rate: the distance between taps, an integer >= 1.
+
+  Returns:
+    A list of k integers, in the order of the taps.
+  """
+  centre = (filter_size + 2) // 2
+  return [(j - centre) * dilation_rate for j in range(1, filter_size + 1)]
+
+
+def causal_offsets(filter_size, dilation_rate=1):
+  """Offsets of a decoder: the receptive field is [i - (k-1) * dilation, i].
+
+  Args:
+    filter_size: k, the number of taps, an integer >= 1.
+    dilation_rate: the distance between taps, an integer >= 1.
+
+  Returns:
+    A list of k integers, in the order of the taps.
+  """
+  return [(j - filter_size) * dilation_rate for j in range(1, filter_size + 1)]
+
+
+def local_conv(x, filters, offsets, length_dim, segments=None):
+  """Convolves x with filters along length_dim.
+
+  Args:
+    x: a Tensor, shape [..., length_dim, ...].
+    filters: a Tensor of the dtype of x. Its last dimension are the taps, its
+      others are dimensions of x: none of length_dim for the same filter at
+      every position, with it (and the batch dimensions) for a dynamic one.
+    offsets: a list of integers, one per tap: position i reads i + offset.
+    length_dim: the Dimension of x along which to convolve.
+    segments: None, or an integer Tensor, a shape of x's dimensions with
+      length_dim, with which segment a position belongs to.
+
+  Returns:
+    A Tensor of the shape and dtype of x.
+
+  Raises:
+    ValueError: shapes that do not fit.
+  """
+  return LocalConvOperation(x, filters, offsets, length_dim, segments).outputs[
+      0]
+
+
+def _check(x, filters, offsets, length_dim, segments):
+  if length_dim not in x.shape.dims:
+    raise ValueError(f'x {x.shape} has no dimension {length_dim}')
+  taps_dim = filters.shape.dims[-1]
+  if taps_dim.size != len(offsets):
+    raise ValueError(
+        f'filters have {taps_dim.size} taps, but there are {len(offsets)} '
+        f'offsets {offsets}')
+  for name, tensor, dims in (('filters', filters, filters.shape.dims[:-1]),
+                             ('segments', segments,
+                              segments.shape.dims if segments else ())):
+    unknown = [d for d in dims if d not in x.shape.dims]
+    if unknown:
+      raise ValueError(
+          f'{name} {tensor.shape} has dimensions {unknown} that x {x.shape} '
+          'does not have')
+  if segments and length_dim not in segments.shape.dims:
+    raise ValueError(f'segments {segments.shape} has no dimension {length_dim}')
+  if filters.dtype != x.dtype:
+    raise ValueError(f'filters are {filters.dtype}, but x is {x.dtype}')
+
+
+class LocalConvOperation(mtf.Operation):
+  """See local_conv."""
+
+  def __init__(self, x, filters, offsets, length_dim, segments=None):
+    _check(x, filters, offsets, length_dim, segments)
+    super().__init__([x, filters] + ([segments] if segments else []),
+                     name='local_conv')
+    self.offsets = tuple(offsets)
+    self.length_dim = length_dim
+    self._outputs = [mtf.Tensor(self, x.shape, x.dtype)]
+
+  def gradient(self, grad_ys):
+    dx, dfilters = _LocalConvGradOperation(self, grad_ys[0]).outputs
+    return [dx, dfilters] + [None] * (len(self.inputs) - 2)
+
+  def lower(self, lowering):
+    slices = _Slices(self, lowering)
+    y, = slices.run(slices.convolve, self.inputs, self.outputs)
+    lowering.set_tensor_lowering(self.outputs[0], y)
+    slices.count_multiply_adds(1)
+
+
+class _LocalConvGradOperation(mtf.Operation):
+  """From dy: the gradients of a LocalConvOperation for x and for filters."""
+
+  def __init__(self, forward, dy):
+    super().__init__([dy, *forward.inputs], name='local_conv_grad')
+    x, filters = forward.inputs[:2]
+    self._forward = forward
+    self._outputs = [mtf.Tensor(self, x.shape, x.dtype, index=0),
+                     mtf.Tensor(self, filters.shape, filters.dtype, index=1)]
+
+  def lower(self, lowering):
+    slices = _Slices(self._forward, lowering)
+
+    def gradients(dy, x, filters, segments=None):
+      # TensorFlow prunes the forward pass, of which only autodiff has need.
+      y, = slices.convolve(x, filters, segments)
+      return tuple(tf.gradients(y, [x, filters], dy))
+
+    dx, dfilters = slices.run(gradients, self.inputs, self.outputs)
+    lowering.set_tensor_lowering(self.outputs[0], dx)
+    lowering.set_tensor_lowering(
+        self.outputs[1], slices.sum_over_split_dims(dfilters))
+    slices.count_multiply_adds(2)
+
+
+class _Slices:
+  """The convolution on each processor's slice of x, under any layout.
+
+  Where length_dim is split, every processor of that axis gathers the whole
+  length, convolves all of it and keeps its own part.
+  """
+
+  def __init__(self, forward, lowering):
+    self._lowering = lowering
+    self._mesh_impl = lowering.mesh_impl(forward)
+    self._x, self._filters = forward.inputs[:2]
+    self._segments = forward.inputs[2] if len(forward.inputs) > 2 else None
+    self._offsets = forward.offsets
+    self._length_dim = forward.length_dim
+    self._length_mesh_axis = self._mesh_impl.tensor_dimension_to_mesh_axis(
+        forward.length_dim)
+
+  def run(self, fn, inputs, outputs):
+    """Applies fn to the slices of inputs; returns the slices of outputs."""
+    laid_out = [self._gathered(t) for t in inputs]
+    results = self._mesh_impl.slicewise(fn, *laid_out)
+    return [self._scattered(t, r) for t, r in zip(outputs, results)]
+
+  def _split_axis(self, tensor):
+    """The axis of tensor along which its length is split, or None."""
+    if (self._length_mesh_axis is None or
+        self._length_dim not in tensor.shape.dims):
+      return None
+    return tensor.shape.dims.index(self._length_dim)
+
+  def _gathered(self, tensor):
+    laid_out = self._lowering.tensors[tensor]
+    axis = self._split_axis(tensor)
+    if axis is None:
+      return laid_out
+    return self._mesh_impl.allconcat(
+        laid_out.to_laid_out_tensor(), self._length_mesh_axis, axis)
+
+  def _scattered(self, tensor, laid_out):
+    axis = self._split_axis(tensor)
+    if axis is None:
+      return laid_out
+    return self._mesh_impl.allsplit(laid_out, self._length_mesh_axis, axis)
+
+  def sum_over_split_dims(self, dfilters):
+    """Adds up what processors found from the parts of x that each has."""
+    split = self._mesh_impl.tensor_layout(self._x).tensor_axis_to_mesh_axis
+    kept = self._mesh_impl.tensor_layout(
+        self._filters).tensor_axis_to_mesh_axis
+    summed = [axis for axis in split if axis is not None and
+              axis not in kept and axis != self._length_mesh_axis]
+    if not summed:
+      return dfilters
+    size = self._mesh_impl.laid_out_size(self._filters.shape)
+    return mtf.LazyAllreduceSum(
+        self._mesh_impl, dfilters, summed,
+        add_counter_fn=lambda: self._lowering.add_counter(
+            f'allreduce/{summed}/local_conv', size))
+
+  def count_multiply_adds(self, passes):
+    taps = len(self._offsets)
+    self._lowering.add_counter(
+        'einsum', passes * taps * self._mesh_impl.laid_out_size(self._x.shape))
+    self._lowering.add_counter(
+        'einsum_unique', passes * taps * self._x.shape.size)
+
+  def convolve(self, x, filters, segments=None):
+    """One slice: pads x once, then adds up its shifted copies, tap by tap."""
+    x_dims = self._x.shape.dims
+    length = self._length_dim.size
+    axis = x_dims.index(self._length_dim)
+    padding = [max(0, -min(self._offsets)), max(0, max(self._offsets))]
+
+    def pad(tensor, constant):
+      paddings = [[0, 0]] * len(x_dims)
+      paddings[axis] = padding
+      return tf.pad(tensor, paddings, constant_values=constant)
+
+    def shift(padded, offset):
+      begin = [0] * len(x_dims)
+      size = [-1] * len(x_dims)
+      begin[axis] = padding[0] + offset
+      size[axis] = length
+      return tf.slice(padded, begin, size)
+
+    filters = [_align(tap, self._filters.shape.dims[:-1], x_dims)
+               for tap in tf.unstack(filters, axis=-1)]
+    padded_x = pad(x, 0)
+    if segments is not None:
+      segments = _align(segments, self._segments.shape.dims, x_dims)
+      padded_segments = pad(segments, -1)
+    y = None
+    for tap, offset in zip(filters, self._offsets):
+      shifted = shift(padded_x, offset)
+      if segments is not None:
+        same = tf.equal(shift(padded_segments, offset), segments)
+        shifted *= tf.cast(same, x.dtype)
+      y = tap * shifted if y is None else y + tap * shifted
+    return y,
+
+
+def _align(tensor, dims, x_dims):
+  """Transposes and expands a tensor of some of x_dims to broadcast to x."""
+  order = sorted(range(len(dims)), key=lambda i: x_dims.index(dims[i]))
+  tensor = tf.transpose(tensor, order)
+  for axis, dim in enumerate(x_dims):
+    if dim not in dims:
+      tensor = tf.expand_dims(tensor, axis)
+  return tensor

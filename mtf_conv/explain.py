@@ -1,0 +1,56 @@
+"""Turns what T5, gin and SeqIO raise for wrong input into one line."""
+
+import re
+
+from mtf_conv import errors
+
+
+def _unknown_configurable(name):
+  from gin import config
+  names = {part for selector in config._REGISTRY.keys()
+           for part in (selector, selector.split('.')[-1])}
+  return errors.nearest(name, names)
+
+
+def _unknown_gin_file(name):
+  from mtf_conv import gin_files
+  return errors.nearest(name, gin_files.list_gin_files())
+
+
+def _unknown_task(name):
+  import seqio
+  return errors.nearest(
+      name, [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()])
+
+
+# A pattern of the library's message whose group is the wrong name; what to
+# call it; what finds the nearest valid name.
+_UNKNOWN = (
+    (r"No configurable matching '(?:\S*/)?([^/']+)'", 'gin configurable',
+     _unknown_configurable),
+    (r'Unable to open file: (\S+)\. Searched', 'gin file', _unknown_gin_file),
+    (r"No Task or Mixture found with name[: ]+'?([^'\s,]+)", 'task',
+     _unknown_task),
+)
+
+
+def one_line(error):
+  """Explains an exception that a user can mend.
+
+  Args:
+    error: the exception.
+
+  Returns:
+    One line, or None for an error of the program, which needs its traceback.
+  """
+  if isinstance(error, errors.UserError):
+    return str(error)
+  message = str(error)
+  for pattern, kind, nearest in _UNKNOWN:
+    match = re.search(pattern, message)
+    if match:
+      name = match.group(1)
+      where = re.search(r'In file "([^"]+)", line (\d+)', message)
+      place = f' ({where.group(1)}:{where.group(2)})' if where else ''
+      return f'Unknown {kind} {name!r}{place}{nearest(name)}'
+  return None

@@ -1,0 +1,89 @@
+"""t5_mesh_conv: T5's own main, with this package's layers, tasks and gin.
+
+All flags of t5_mesh_transformer, and --verbose. What TensorFlow and T5 print
+goes to <model_dir>/log.txt; the terminal shows progress, scores and errors.
+"""
+
+import os
+import sys
+import tempfile
+import traceback
+
+from mtf_conv import terminal
+
+
+def console_entry_point(argv=None):
+  """Runs T5's main on the flags of the command line."""
+  argv = sys.argv if argv is None else argv
+  verbose = any(arg in ('--verbose', '-verbose') for arg in argv)
+  if not verbose:
+    # TensorFlow reads this once, before Python can filter anything.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    terminal.quiet(_log_path(argv))
+  try:
+    _run(argv)
+  except SystemExit:
+    raise
+  except KeyboardInterrupt:
+    terminal.say('Stopped. The same command goes on from the last checkpoint.')
+    sys.exit(130)
+  except Exception as error:  # Whatever it is, it is shown and logged.
+    traceback.print_exc()
+    from mtf_conv import explain
+    if verbose:
+      sys.exit(1)
+    terminal.say(explain.one_line(error) or traceback.format_exc())
+    terminal.say(f'Everything that was printed: {_log_path(argv)}')
+    sys.exit(1)
+
+
+def _flag(argv, name):
+  """The value of a flag that is needed before flags can be parsed."""
+  for arg, following in zip(argv[1:], argv[2:] + ['']):
+    if arg in (f'--{name}', f'-{name}'):
+      return following
+    if arg.lstrip('-').startswith(f'{name}='):
+      return arg.split('=', 1)[1]
+  return None
+
+
+def _log_path(argv):
+  """<model_dir>/log.txt, or a temporary file when that is in a bucket."""
+  model_dir = _flag(argv, 'model_dir')
+  if model_dir is None or '://' in model_dir:
+    return os.path.join(tempfile.gettempdir(), 'mtf_conv', 'log.txt')
+  return os.path.join(model_dir, 'log.txt')
+
+
+def _run(argv):
+  from mtf_conv import compat
+  compat.install()
+  from absl import app, flags
+  import gin
+  import tensorflow.compat.v1 as tf
+  from t5.models import mesh_transformer_main
+
+  from mtf_conv import gin_files, layers, tasks, training  # noqa: F401
+  flags.DEFINE_boolean(
+      'verbose', False, 'Show all that TensorFlow and T5 print.')
+  gin.add_config_file_search_path(gin_files.gin_folder())
+
+  def parse_flags(argv):
+    try:
+      return flags.FLAGS(argv)
+    except flags.Error as error:
+      terminal.say(str(error))
+      sys.exit(2)
+
+  def main(unused_argv):
+    # First, so that every file and binding of the user comes after it.
+    flags.FLAGS.gin_file = ['runs/terminal.gin'] + (flags.FLAGS.gin_file or [])
+    return mesh_transformer_main.main(unused_argv)
+
+  tf.disable_v2_behavior()
+  tf.logging.set_verbosity(tf.logging.INFO)
+  app.run(main, argv, flags_parser=parse_flags)
+
+
+if __name__ == '__main__':
+  console_entry_point()

@@ -1,0 +1,139 @@
+"""What t5_mesh_conv adds to T5's training: a progress bar, and a guard.
+
+Both are session hooks; `train_model` takes the place of T5's function of the
+same name through `utils.run.train_model_fn` and hands everything on to it.
+"""
+
+import re
+import time
+
+import gin
+from mesh_tensorflow.transformer import utils
+import tensorflow.compat.v1 as tf
+import tqdm
+
+from mtf_conv import errors, terminal
+
+
+@gin.configurable
+def train_model(estimator, *args, **kwargs):
+  """T5's train_model with a progress bar, refusing another model's folder."""
+  train = estimator.train
+
+  def train_with_hooks(input_fn, max_steps, hooks=()):
+    if estimator.latest_checkpoint():
+      done = int(estimator.get_variable_value('global_step'))
+      if done >= max_steps:
+        terminal.say(f'{estimator.model_dir} is trained already: {done} steps.')
+        return estimator
+      terminal.say(f'{estimator.model_dir}: goes on at step {done}.')
+    return train(
+        input_fn=input_fn, max_steps=max_steps,
+        hooks=[ModelDirGuard(estimator.model_dir), ProgressBar(max_steps),
+               *hooks])
+
+  estimator.train = train_with_hooks
+  try:
+    return utils.train_model(estimator, *args, **kwargs)
+  finally:
+    del estimator.train
+
+
+class ModelDirGuard(tf.train.SessionRunHook):
+  """Stops before anything is written when model_dir holds another model.
+
+  Raises:
+    errors.UserError: names both models.
+  """
+
+  def __init__(self, model_dir):
+    self._model_dir = model_dir
+
+  def begin(self):
+    """Compares the graph's variables with the checkpoint's."""
+    checkpoint = tf.train.latest_checkpoint(self._model_dir)
+    if not checkpoint:
+      return
+    found = {name: tuple(shape) for name, shape
+             in tf.train.list_variables(checkpoint)}
+    wanted = {v.op.name: tuple(v.shape.as_list())
+              for v in tf.global_variables()}
+    if found != wanted:
+      raise errors.UserError(
+          f'{self._model_dir} holds another model ({describe(found)}) than '
+          f'the one to be trained ({describe(wanted)}): choose another '
+          '--model_dir')
+
+
+def describe(variables):
+  """Names a model by its variables.
+
+  Args:
+    variables: a dict from the names of variables to their shapes.
+
+  Returns:
+    For instance 'LightConv, 2+2 blocks, d_model 64, 1234 weights'.
+  """
+  variables = {name: shape for name, shape in variables.items()
+               if '_slot_' not in name and 'global_step' not in name}
+  blocks = {stack: len({m.group() for m in (
+      re.match(stack + r'/block_\d+', name) for name in variables) if m})
+      for stack in ('encoder', 'decoder')}
+  kinds = sorted({name.split('/')[3] for name in variables if re.match(
+      r'(encoder|decoder)/block_\d+/layer_000/(?!rms_norm)', name)})
+  weights = sum(_size(shape) for shape in variables.values())
+  d_model = [shape[-1] for name, shape in variables.items()
+             if name.endswith('shared/embedding')]
+  return ', '.join(
+      [' and '.join(kinds) or 'no block that is known'] +
+      [f'{blocks["encoder"]}+{blocks["decoder"]} blocks'] +
+      [f'd_model {size}' for size in d_model] + [f'{weights:,} weights'])
+
+
+def _size(shape):
+  size = 1
+  for n in shape:
+    size *= n
+  return size
+
+
+class ProgressBar(tf.train.SessionRunHook):
+  """Step, loss, steps per second and time left, on the terminal."""
+
+  def __init__(self, max_steps):
+    self._max_steps = max_steps
+    self._bar = None
+
+  def begin(self):
+    """Finds what to show in the graph."""
+    self._step = tf.train.get_or_create_global_step()
+    losses = tf.get_collection(tf.GraphKeys.LOSSES)
+    self._fetches = {'step': self._step}
+    if losses:
+      self._fetches['loss'] = losses[-1]
+
+  def after_create_session(self, session, coord):
+    """Starts the bar at the step of the checkpoint."""
+    self._bar = tqdm.tqdm(
+        desc='training', total=self._max_steps,
+        initial=int(session.run(self._step)), unit='step',
+        file=terminal.stream(), dynamic_ncols=True, mininterval=0.5,
+        disable=not terminal.shows_progress())
+    self._last = time.time()
+
+  def before_run(self, run_context):
+    """Fetches the step and the loss."""
+    return tf.train.SessionRunArgs(self._fetches)
+
+  def after_run(self, run_context, run_values):
+    """Moves the bar."""
+    loss = run_values.results.get('loss')
+    if loss is not None:
+      self._bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
+    step = int(run_values.results['step'])
+    self._bar.update(max(0, step - self._bar.n))
+
+  def end(self, session):
+    """Leaves the finished bar on the terminal."""
+    self._bar.update(int(session.run(self._step)) - self._bar.n)
+    self._bar.close()
