@@ -12,8 +12,12 @@ Equation 1 of the paper is `centred_offsets`; a decoder takes `causal_offsets`.
 This module knows nothing of layers, gin or T5.
 """
 
-import mesh_tensorflow as mtf
-import tensorflow.compat.v1 as tf
+from mtf_conv import compat
+
+compat.install()
+
+import mesh_tensorflow as mtf  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
 
 
 def centred_offsets(filter_size, dilation_rate=1):
