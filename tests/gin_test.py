@@ -1,0 +1,82 @@
+"""Every gin file parses, and every model has the size that it says."""
+
+import os
+import re
+
+import mtf_harness as harness
+import gin
+import mesh_tensorflow as mtf
+from mesh_tensorflow.transformer import transformer
+import pytest
+import tensorflow.compat.v1 as tf
+
+from mtf_conv import gin_files, tasks, training  # noqa: F401
+
+# Vocabulary of 32,000 pieces and 100 sentinels, rounded up to 128.
+VOCABULARY = 32100
+
+# Exact counts, from the shapes: three products and H filters per block.
+PARAMETERS = {
+    'transformer': {
+        'small': 60506624, 'base': 222903552, 'large': 737668096},
+    'lightconv': {
+        'small': 57360552, 'base': 208747344, 'large': 687336096},
+    'dynamicconv': {
+        'small': 57446400, 'base': 209005056, 'large': 688023552},
+    'dilatedconv': {
+        'small': 57360796, 'base': 208747832, 'large': 687337072},
+}
+
+
+def count_parameters(model_gin):
+  """Builds the training graph of a model; returns its number of weights."""
+  harness.parse_gin([model_gin])
+  with tf.Graph().as_default():
+    graph = mtf.Graph()
+    mesh = mtf.Mesh(graph, 'mesh')
+    model = transformer.make_bitransformer(VOCABULARY, VOCABULARY)
+    shape = mtf.Shape([mtf.Dimension('batch', 1), mtf.Dimension('length', 8)])
+    ids = mtf.ones(mesh, shape, tf.int32)
+    model.call_simple(ids, ids, compute_loss=True)
+  return sum(v.size for v in graph.trainable_variables)
+
+
+@pytest.mark.parametrize('path', gin_files.list_gin_files())
+def test_parses_with_unknown_names_as_errors(path):
+  text = open(os.path.join(gin_files.gin_folder(), path)).read()
+  assert text.startswith('# '), 'opens with what it is for'
+  # What a file requires of its user is given here; a file that another one
+  # includes may use T5's macros, which defaults.gin has.
+  needed = [f'{name} = None'
+            for name in re.findall(r'^(\w+) = %gin.REQUIRED', text, re.M)]
+  if path == 'models/dilatedconv.gin':
+    needed.append('filter_sizes = [3]')
+  harness.parse_gin([path], needed)
+  gin.finalize()
+
+
+@pytest.mark.parametrize('path', [
+    p for p in gin_files.list_gin_files()
+    if re.match(r'models/\w+\.(tiny|mini|small|base|large)\.gin', p)])
+def test_parameters_are_as_the_file_says(path):
+  text = open(os.path.join(gin_files.gin_folder(), path)).read()
+  stated = int(re.search(r'^# ([\d,]+) parameters', text, re.M).group(1)
+               .replace(',', ''))
+  found = count_parameters(path)
+  assert found == stated
+  model, size = os.path.basename(path).split('.')[:2]
+  assert found == PARAMETERS[model].get(size, found)
+
+
+def test_no_file_hides_one_of_t5():
+  import t5
+  t5_gin = os.path.join(os.path.dirname(t5.__file__), 'models', 'gin')
+  clashes = [path for path in gin_files.list_gin_files()
+             if os.path.exists(os.path.join(t5_gin, path))]
+  assert not clashes
+
+
+def test_swapping_a_model_is_swapping_one_file():
+  for size in ('tiny', 'mini', 'small', 'base', 'large'):
+    for model in PARAMETERS:
+      assert f'models/{model}.{size}.gin' in gin_files.list_gin_files()
