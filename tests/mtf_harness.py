@@ -92,3 +92,73 @@ def counters(lowering):
   for name, value in lowering.counters:
     total[name] = total.get(name, 0) + value
   return total
+
+
+TINY = ['d_model = 16', 'd_ff = 32', 'num_heads = 4', 'd_kv = 4']
+VOCABULARY = 50
+
+
+class Model:
+  """An encoder-decoder of gin files, in a graph of its own.
+
+  Use as a context manager: mtf tensors are made from arrays by `tensor`, and
+  `run` lowers and evaluates them with the same weights every time.
+  """
+
+  def __init__(self, files, bindings=(), mesh_shape='', layout=LAYOUT,
+               variable_dtype=None):
+    parse_gin(files, [*TINY, *bindings])
+    self.mesh_shape, self.layout = mesh_shape, layout
+    self.variable_dtype = variable_dtype or mtf.VariableDType(tf.float32)
+
+  def __enter__(self):
+    self._tf_graph = tf.Graph()
+    self._context = self._tf_graph.as_default()
+    self._context.__enter__()
+    self.graph = mtf.Graph()
+    self.mesh = mtf.Mesh(self.graph, 'mesh')
+    self.bitransformer = transformer.make_bitransformer(VOCABULARY, VOCABULARY)
+    self.encoder = self.bitransformer.encoder
+    self.decoder = self.bitransformer.decoder
+    return self
+
+  def __exit__(self, *exception):
+    self._context.__exit__(*exception)
+
+  def tensor(self, array, *names):
+    """An mtf Tensor, its dimensions named from the left."""
+    array = np.asarray(array)
+    shape = mtf.Shape([mtf.Dimension(name, size)
+                       for name, size in zip(names, array.shape)])
+    return mtf.import_tf_tensor(self.mesh, tf.constant(array), shape)
+
+  def ids(self, array):
+    """Token ids or segments, shape [batch, length]."""
+    return self.tensor(np.asarray(array, np.int32), 'batch', 'length')
+
+  def run(self, tensors, feed_weights=None):
+    """Evaluates mtf tensors; weights are set by name from a fixed seed."""
+    tensors = [mtf.anonymize(t) for t in tensors]
+    self.lowering = lower(self.graph, self.mesh, self.mesh_shape, self.layout)
+    fetched = [self.lowering.export_to_tf_tensor(t) for t in tensors]
+    fetched = [tf.cast(t, tf.float32) if t.dtype == tf.bfloat16 else t
+               for t in fetched]
+    self.weights = feed_weights or {
+        v.name: initial_weight(v) for v in self.graph.trainable_variables}
+    with session(mtf.convert_to_shape(self.mesh_shape).size) as sess:
+      sess.run(tf.global_variables_initializer())
+      for variable in tf.global_variables():
+        variable.load(self.weights[variable.op.name], sess)
+      sess.run(self.lowering.copy_masters_to_slices())
+      return sess.run(fetched)
+
+
+def initial_weight(variable):
+  """Values that depend on the name and the seed only."""
+  shape = variable.shape.to_integer_list
+  seed = sum((i + 1) * ord(c) for i, c in enumerate(variable.name)) % 2**31
+  values = np.random.RandomState(seed).randn(*shape)
+  if variable.name.endswith('scale'):
+    return (1 + 0.1 * values).astype('float32')
+  scale = 1.0 if 'filters' in variable.name else shape[0]**-0.5
+  return (scale * values).astype('float32')

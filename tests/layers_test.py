@@ -1,0 +1,510 @@
+"""The layers: one logit however it is computed, no leaks, exact splits."""
+
+import conv_reference as reference
+import mtf_harness as harness
+import mesh_tensorflow as mtf
+from mesh_tensorflow.transformer import transformer
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from mtf_conv import layers
+
+MODELS = ['lightconv', 'dynamicconv', 'dilatedconv']
+CLASSES = dict(zip(MODELS, ['LightConv', 'DynamicConv', 'DilatedConv']))
+BATCH, LENGTH = 3, 9
+
+
+def _bindings(model, num_layers=2, filter_size=4, dilation_rate=1, **options):
+  """gin bindings of a tiny model whose layers all have the same filters."""
+  name = f'mtf_conv.layers.{CLASSES[model]}'
+  bindings = [f'num_layers = {num_layers}']
+  if model == 'dilatedconv':
+    bindings += [f'filter_sizes = {[filter_size] * num_layers}',
+                 f'{name}.dilation_rates = {[dilation_rate] * num_layers}']
+  else:
+    bindings += [f'{name}.filter_size = {filter_size}',
+                 f'{name}.dilation_rate = {dilation_rate}']
+  return bindings + [f'{name}.{k} = {v!r}' for k, v in options.items()]
+
+
+def _model(model, mesh_shape='', layout=harness.LAYOUT, variable_dtype=None,
+           **options):
+  return harness.Model(
+      [f'models/{model}.tiny.gin'], _bindings(model, **options), mesh_shape,
+      layout, variable_dtype)
+
+
+def _token_ids(seed=0, length=LENGTH):
+  return np.random.RandomState(seed).randint(
+      2, harness.VOCABULARY, (BATCH, length))
+
+
+# The block against plain NumPy.
+
+
+@pytest.mark.parametrize('model', ['lightconv', 'dynamicconv'])
+@pytest.mark.parametrize('num_filters', [1, 2, 4])
+@pytest.mark.parametrize('autoregressive', [False, True])
+def test_block_is_section_3_2_1(model, num_filters, autoregressive):
+  filter_size = 4
+  x = np.random.RandomState(1).randn(BATCH, LENGTH, 16).astype('float32')
+  with _model(model, filter_size=filter_size, num_filters=num_filters) as m:
+    stack = m.decoder if autoregressive else m.encoder
+    context = transformer.Context(
+        model=stack, mesh=m.mesh, batch_dims=[mtf.Dimension('batch', BATCH)],
+        length_dim=mtf.Dimension('length', LENGTH), mode='eval',
+        variable_dtype=m.variable_dtype, losses=None)
+    y, = m.run([stack.layer_stack.layers[0].call(
+        context, m.tensor(x, 'batch', 'length', 'd_model'))])
+    w = m.weights
+  x1 = (x @ w['wi']) * reference.sigmoid(x @ w['ws'])
+  x1 = x1.reshape(BATCH, LENGTH, 4, 4)
+  if model == 'lightconv':
+    filters = w['filters']
+  else:
+    filters = (x1.reshape(BATCH, LENGTH, 16) @ w['wq']).reshape(
+        BATCH, LENGTH, num_filters, filter_size)
+  # Equation 2: channel c of d takes filter c * H / d.
+  filters = np.repeat(reference.softmax(filters), 4 // num_filters, axis=-2)
+  x2 = reference.local_conv(
+      x1, filters, reference.offsets(filter_size, 1, autoregressive))
+  np.testing.assert_allclose(
+      y, x2.reshape(BATCH, LENGTH, 16) @ w['wo'], atol=1e-5)
+
+
+def test_plain_depthwise_is_equation_1():
+  x = np.random.RandomState(1).randn(BATCH, LENGTH, 16).astype('float32')
+  with _model('lightconv', filter_size=5, num_filters=None, softmax=False,
+              gated=False) as m:
+    context = transformer.Context(
+        model=m.encoder, mesh=m.mesh,
+        batch_dims=[mtf.Dimension('batch', BATCH)],
+        length_dim=mtf.Dimension('length', LENGTH), mode='eval',
+        variable_dtype=m.variable_dtype)
+    y, = m.run([m.encoder.layer_stack.layers[0].call(
+        context, m.tensor(x, 'batch', 'length', 'd_model'))])
+    w = m.weights
+  assert sorted(w) == ['filters', 'wi', 'wo']
+  x1 = (x @ w['wi'])[..., None]
+  x2 = reference.local_conv(
+      x1, w['filters'].reshape(16, 5), reference.offsets(5))
+  np.testing.assert_allclose(y, x2[..., 0] @ w['wo'], atol=1e-5)
+
+
+# One logit, however it is computed.
+
+
+def _decoder_context(m, mode, position, **kwargs):
+  """The Contexts that sample_autoregressive makes."""
+  length_dim = kwargs.pop('length_dim')
+  length_range = mtf.range(m.mesh, length_dim, tf.int32)
+  return transformer.Context(
+      model=m.decoder, mesh=m.mesh, batch_dims=[mtf.Dimension('batch', BATCH)],
+      length_dim=length_dim, variable_dtype=m.variable_dtype, mode=mode,
+      position=position, new_states=[], write_priority=length_range,
+      sequence_id=1, constant_states=kwargs.pop('constant_states', []),
+      **kwargs)
+
+
+def _three_ways(m, ids, prefix_lengths, first_id):
+  """Teacher-forced, first_part and incremental logits of the same ids.
+
+  Args:
+    m: a Model.
+    ids: [batch, length] target ids, none of them 0.
+    prefix_lengths: [batch], how many ids are given.
+    first_id: the decoder's input at position 0.
+
+  Returns:
+    (teacher, first_part, steps): [batch, length, vocab] twice, then a list of
+    [batch, vocab], the t-th for positions prefix_lengths + t.
+  """
+  inputs = np.concatenate(
+      [np.full((BATCH, 1), first_id), ids[:, :-1]], 1)
+  length_dim = mtf.Dimension('length', ids.shape[1])
+  source = m.ids(_token_ids(7, 5))
+  encoder_output, _ = m.encoder.call_simple(
+      source, None, compute_loss=False, mode='eval',
+      sequence_id=mtf.minimum(source, 1))
+  encoder = dict(
+      encoder_output=mtf.layers.rename_length_to_memory_length(encoder_output),
+      encoder_sequence_id=mtf.layers.rename_length_to_memory_length(
+          mtf.minimum(source, 1)))
+  teacher, _ = m.decoder.call_simple(
+      m.ids(inputs), m.ids(ids), compute_loss=False, mode='eval',
+      sequence_id=m.ids(np.ones_like(ids)), **encoder)
+
+  prefix_lengths = np.asarray(prefix_lengths)
+  # The first step reads the last id of the prefix, so first_part sees the
+  # inputs before position prefix_length.
+  seen = np.arange(ids.shape[1])[None] < prefix_lengths[:, None]
+  context = _decoder_context(
+      m, 'first_part', mtf.range(m.mesh, length_dim, tf.int32),
+      length_dim=length_dim, position_is_default=True,
+      initial_position=m.tensor(prefix_lengths.astype('int32'), 'batch'),
+      read_priority=mtf.range(m.mesh, length_dim, tf.int32),
+      inputs=m.ids(ids * seen), **encoder)
+  with tf.variable_scope(m.decoder.name, reuse=True):
+    first_part = m.decoder._call_internal(context, m.ids(inputs * (
+        np.arange(ids.shape[1])[None] <= prefix_lengths[:, None])))
+
+  states, constant_states = context.new_states, context.constant_states
+  steps = []
+  for t in range(ids.shape[1] - prefix_lengths.min()):
+    positions = np.minimum(prefix_lengths + t, ids.shape[1] - 1)
+    position = m.tensor(positions.astype('int32'), 'batch')
+    context = _decoder_context(
+        m, 'incremental', position, length_dim=length_dim, states=states,
+        constant_states=constant_states, read_priority=position,
+        inputs=None, **encoder)
+    with tf.variable_scope(m.decoder.name, reuse=True):
+      steps.append(m.decoder._call_internal(context, m.tensor(
+          inputs[np.arange(BATCH), positions].astype('int32'), 'batch')))
+    states = context.new_states
+  return teacher, first_part, steps
+
+
+def _check_three_ways(m, length, prefix_lengths, first_id=0, atol=1e-5):
+  ids = _token_ids(length, length)
+  teacher, first_part, steps = _three_ways(m, ids, prefix_lengths, first_id)
+  teacher, first_part, *steps = m.run([teacher, first_part, *steps])
+  worst = 0.0
+  for b, prefix_length in enumerate(prefix_lengths):
+    known = min(prefix_length + 1, length)
+    worst = max(worst, np.abs(
+        first_part[b, :known] - teacher[b, :known]).max())
+    for t in range(length - prefix_length):
+      worst = max(worst, np.abs(
+          steps[t][b] - teacher[b, prefix_length + t]).max())
+  assert np.abs(teacher).max() > 0.1, 'the logits say something'
+  assert worst < atol
+  return worst
+
+
+# Decode length 9 is longer than filters of 4, equal to 9, shorter than 31.
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('filter_size, dilation_rate, num_layers', [
+    (1, 1, 1), (2, 1, 3), (4, 1, 2), (9, 1, 2), (31, 1, 1), (3, 2, 2),
+    (4, 4, 1)])
+@pytest.mark.parametrize('first_id', [0, 5])
+def test_training_and_decoding_agree(
+    model, filter_size, dilation_rate, num_layers, first_id):
+  with _model(model, num_layers=num_layers, filter_size=filter_size,
+              dilation_rate=dilation_rate) as m:
+    _check_three_ways(m, LENGTH, [0, 0, 0], first_id)
+
+
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('prefix_lengths', [
+    (1, 2, 3), (4, 5, 6), (7, 8, 1), (8, 8, 8)])
+@pytest.mark.parametrize('filter_size, dilation_rate', [(4, 1), (3, 3)])
+def test_prefixes_of_every_length_agree(
+    model, prefix_lengths, filter_size, dilation_rate):
+  with _model(model, filter_size=filter_size,
+              dilation_rate=dilation_rate) as m:
+    _check_three_ways(m, LENGTH, prefix_lengths)
+
+
+@pytest.mark.parametrize('options', [
+    dict(pointwise=True, use_bias=True), dict(gated=False),
+    dict(softmax=False), dict(num_filters=4)])
+@pytest.mark.parametrize('model', ['lightconv', 'dynamicconv'])
+def test_options_agree_in_decoding(model, options):
+  with _model(model, **options) as m:
+    _check_three_ways(m, LENGTH, [0, 1, 4])
+
+
+def _teacher_logits(m, source, ids):
+  logits, _ = m.bitransformer.call_simple(
+      m.ids(source), m.ids(ids), compute_loss=False, mode='eval',
+      decoder_sequence_id=m.ids(np.ones_like(ids)))
+  return logits
+
+
+# Decode lengths shorter than, equal to and longer than the filter of 7.
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('decode_length', [5, 7, 12])
+@pytest.mark.parametrize('temperature, keep_top_k', [(0.0, -1), (1.0, 1)])
+def test_decoding_takes_the_best_token_of_the_training_pass(
+    model, decode_length, temperature, keep_top_k):
+  source = _token_ids(3, 6)
+  with _model(model, filter_size=7) as m:
+    decoded = m.bitransformer.decode(
+        m.ids(source), temperature=temperature,
+        sampling_keep_top_k=keep_top_k, max_decode_length=decode_length)
+    decoded, = m.run([decoded])
+    weights = m.weights
+  with _model(model, filter_size=7) as m:
+    logits, = m.run([_teacher_logits(m, source, decoded)], weights)
+  for b in range(BATCH):
+    ends = np.flatnonzero(decoded[b] == 1)
+    length = ends[0] + 1 if ends.size else decode_length
+    np.testing.assert_array_equal(
+        logits[b].argmax(-1)[:length], decoded[b, :length])
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_beam_scores_are_those_of_the_training_pass(model, monkeypatch):
+  source, alpha, length = _token_ids(3, 6), 0.6, 8
+  found = {}
+  beam_search = mtf.beam_search.beam_search
+
+  def keep_scores(*args, **kwargs):
+    found['beams'], found['scores'] = beam_search(*args, **kwargs)
+    return found['beams'], found['scores']
+  monkeypatch.setattr(mtf.beam_search, 'beam_search', keep_scores)
+  with _model(model, filter_size=3) as m:
+    m.bitransformer.decode(m.ids(source), beam_size=4, alpha=alpha,
+                           max_decode_length=length)
+    beams, scores = m.run([found['beams'], found['scores']])
+    weights = m.weights
+  for beam in range(4):
+    ids = beams[:, beam]
+    with _model(model, filter_size=3) as m:
+      logits, = m.run([_teacher_logits(m, source, ids)], weights)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for b in range(BATCH):
+      ends = np.flatnonzero(ids[b] == 1)
+      n = ends[0] + 1 if ends.size else length
+      score = log_probs[b, np.arange(n), ids[b, :n]].sum()
+      penalty = ((5 + n) / 6)**alpha
+      np.testing.assert_allclose(
+          scores[b, beam], score / penalty, atol=1e-4)
+
+
+# Packing and padding.
+
+
+def _loss_gradient(m, source, targets, source_segments, target_segments,
+                   weight):
+  """Logits, and the gradient of sum(weight * logits) for the embeddings."""
+  logits, _ = m.bitransformer.call_simple(
+      m.ids(source), m.ids(targets), compute_loss=False, mode='eval',
+      encoder_sequence_id=m.ids(source_segments),
+      decoder_sequence_id=m.ids(target_segments))
+  loss = mtf.reduce_sum(
+      logits * m.tensor(weight.astype('float32'), 'batch', 'length'))
+  embedding = [v for v in m.graph.trainable_variables
+               if v.name == 'shared/embedding'][0]
+  grad, = mtf.gradients([loss], [embedding.outputs[0]])
+  return m.run([logits, grad])
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_packed_examples_do_not_see_each_other(model):
+  segments = np.array([[1] * 5 + [2] * 4] * BATCH)
+  source, targets = _token_ids(1), _token_ids(2)
+  other_source, other_targets = source.copy(), targets.copy()
+  # The last id of A reaches B through mtf's own shift of the targets; it is
+  # eos in practice, and the same here.
+  other_source[:, :5] = _token_ids(3)[:, :5]
+  other_targets[:, :4] = _token_ids(4)[:, :4]
+  in_b = (segments == 2).astype(float)
+  results = []
+  for s, t in ((source, targets), (other_source, other_targets)):
+    with _model(model, filter_size=5) as m:
+      results.append(_loss_gradient(m, s, t, segments, segments, in_b))
+  (logits, grad), (other_logits, _) = results
+  np.testing.assert_array_equal(logits[:, 5:], other_logits[:, 5:])
+  # B's loss has no gradient for a word that only A has.
+  only_a = np.setdiff1d(
+      np.r_[source[:, :5].ravel(), targets[:, :4].ravel()],
+      np.r_[source[:, 5:].ravel(), targets[:, 4:].ravel(), [0]])
+  assert only_a.size
+  # The output layer shares the embedding, so look at what comes from inputs.
+  with _model(model, filter_size=5) as m:
+    _, with_a = _loss_gradient(
+        m, other_source, other_targets, segments, segments, in_b)
+  np.testing.assert_array_equal(grad[only_a], with_a[only_a])
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_padding_says_nothing(model):
+  source, targets = _token_ids(1), _token_ids(2)
+
+  def padded(ids, length, fill):
+    return np.concatenate(
+        [ids, np.full((BATCH, length - LENGTH), fill)], 1)
+  results = []
+  for length, fill in ((LENGTH, 0), (LENGTH + 1, 0), (LENGTH + 8, 0),
+                       (LENGTH + 8, 17)):
+    segments = padded(np.ones_like(source), length, 0)
+    with _model(model, filter_size=7) as m:
+      logits, _ = m.bitransformer.call_simple(
+          m.ids(padded(source, length, fill)),
+          m.ids(padded(targets, length, fill)), compute_loss=False,
+          mode='eval', encoder_sequence_id=m.ids(segments),
+          decoder_sequence_id=m.ids(segments))
+      results.append(m.run([logits])[0][:, :LENGTH])
+  for other in results[1:]:
+    np.testing.assert_allclose(other, results[0], atol=2e-6)
+
+
+def test_sub_targets_do_not_see_each_other():
+  ones = np.ones((BATCH, LENGTH), int)
+  subsequence = np.array([[1] * 5 + [2] * 4] * BATCH)
+  source, targets = _token_ids(1), _token_ids(2)
+  other = targets.copy()
+  other[:, :4] = _token_ids(4)[:, :4]
+  logits = []
+  for t in (targets, other):
+    with _model('lightconv', filter_size=5) as m:
+      y, _ = m.bitransformer.call_simple(
+          m.ids(source), m.ids(t), compute_loss=False, mode='eval',
+          encoder_sequence_id=m.ids(ones), decoder_sequence_id=m.ids(ones),
+          decoder_subsequence_id=m.ids(subsequence))
+      logits += m.run([y])
+  np.testing.assert_array_equal(logits[0][:, 5:], logits[1][:, 5:])
+
+
+def test_decoder_is_causal():
+  source, targets = _token_ids(1), _token_ids(2)
+  other = targets.copy()
+  other[:, 5:] = _token_ids(3)[:, 5:]
+  for model in MODELS:
+    logits = []
+    for t in (targets, other):
+      with _model(model, filter_size=5) as m:
+        logits += m.run([_teacher_logits(m, source, t)])
+    # Position 5 still reads ids 0 to 4.
+    np.testing.assert_array_equal(logits[0][:, :6], logits[1][:, :6])
+    assert np.abs(logits[0][:, 6:] - logits[1][:, 6:]).max() > 1e-3
+
+
+# Splits.
+
+
+def _logits_and_gradients(m):
+  source, targets = _token_ids(1, 8)[:2], _token_ids(2, 8)[:2]
+  logits, loss = m.bitransformer.call_simple(
+      m.ids(source), m.ids(targets), compute_loss=True, mode='eval')
+  variables = m.graph.trainable_variables
+  grads = mtf.gradients([loss], [v.outputs[0] for v in variables])
+  return m.run([logits, *grads])
+
+
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('mesh_shape, layout', [
+    ('batch:2', harness.LAYOUT), ('model:2', harness.LAYOUT),
+    ('batch:2;model:2', harness.LAYOUT), ('model:2', 'length:model')])
+def test_split_meshes_give_the_same(model, mesh_shape, layout):
+  with _model(model, filter_size=5) as m:
+    expected = _logits_and_gradients(m)
+  with _model(model, mesh_shape, layout, filter_size=5) as m:
+    found = _logits_and_gradients(m)
+  for e, f in zip(expected, found):
+    np.testing.assert_allclose(f, e, atol=1e-5)
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_a_model_split_computes_nothing_twice(model):
+  x = np.zeros((BATCH, LENGTH, 16), 'float32')
+  with _model(model, 'model:2', filter_size=5) as m:
+    context = transformer.Context(
+        model=m.encoder, mesh=m.mesh,
+        batch_dims=[mtf.Dimension('batch', BATCH)],
+        length_dim=mtf.Dimension('length', LENGTH), mode='eval',
+        variable_dtype=m.variable_dtype)
+    m.run([m.encoder.layer_stack.layers[0].call(
+        context, m.tensor(x, 'batch', 'length', 'd_model'))])
+    counters = harness.counters(m.lowering)
+  assert counters['einsum'] == counters['einsum_unique']
+
+
+# Precision.
+
+
+@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('masters', [tf.float32, tf.bfloat16])
+def test_bfloat16_is_near_float32(model, masters):
+  source, targets = _token_ids(1), _token_ids(2)
+  logits = []
+  for dtype in (mtf.VariableDType(tf.float32),
+                mtf.VariableDType(masters, tf.float32, tf.bfloat16)):
+    with _model(model, variable_dtype=dtype) as m:
+      y, _ = m.bitransformer.call_simple(
+          m.ids(source), m.ids(targets), compute_loss=False, mode='eval',
+          variable_dtype=dtype)
+      assert {v.master_dtype for v in m.graph.trainable_variables} == {
+          dtype.master_dtype}
+      logits += m.run([mtf.cast(y, tf.float32)])
+  scale = np.abs(logits[0]).max()
+  assert np.abs(logits[0] - logits[1]).max() < 2e-2 * scale
+
+
+# Options and wrong input.
+
+
+def test_filter_dropout_is_for_training_only():
+  source, targets = _token_ids(1), _token_ids(2)
+  logits = {}
+  for mode in ('eval', 'train'):
+    for rate in (0.0, 0.5):
+      with _model('lightconv', filter_dropout_rate=rate) as m:
+        y, _ = m.bitransformer.call_simple(
+            m.ids(source), m.ids(targets), compute_loss=False, mode=mode)
+        logits[mode, rate], = m.run([y])
+  np.testing.assert_array_equal(logits['eval', 0.0], logits['eval', 0.5])
+  assert np.abs(logits['train', 0.0] - logits['train', 0.5]).max() > 1e-3
+
+
+def test_encoder_and_decoder_sizes_are_set_apart():
+  bindings = ['num_layers = 1',
+              'encoder/mtf_conv.layers.LightConv.filter_size = 3',
+              'decoder/mtf_conv.layers.LightConv.filter_size = 6']
+  with harness.Model(['models/lightconv.tiny.gin'], bindings) as m:
+    _teacher_logits(m, _token_ids(1), _token_ids(2))
+    sizes = {v.name.split('/')[0]: v.shape.dims[-1].size
+             for v in m.graph.trainable_variables if 'filters' in v.name}
+  assert sizes == {'encoder': 3, 'decoder': 6}
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda: layers.LightConv(12, 64, num_filters=5),
+     r'num_heads \(=12\) must be a multiple of num_filters \(=5\)'),
+    (lambda: layers.LightConv(4, 16, filter_size=0),
+     r'filter_size \(=0\) must be an integer >= 1'),
+    (lambda: layers.DynamicConv(4, 16, dilation_rate=0),
+     r'dilation_rate \(=0\) must be an integer >= 1'),
+    (lambda: layers.LightConv(4, 16, num_filters=0),
+     r'num_filters \(=0\) must be an integer >= 1'),
+    (lambda: layers.LightConv(4, 16, filter_dropout_rate=1.0),
+     r'filter_dropout_rate \(=1.0\) must be in \[0, 1\)'),
+    (lambda: layers.DilatedConv(4, 16, filter_sizes=[3, 0]),
+     r'filter_sizes \(=0\) must be an integer >= 1'),
+    (lambda: layers.DilatedConv(
+        4, 16, filter_sizes=[3, 5], dilation_rates=[1]),
+     r'dilation_rates \(=\[1\]\) must be as many as filter_sizes \(=\[3, 5\]'),
+    (lambda: layers.DynamicConv(4, 16, num_filters=None),
+     r'num_filters \(=None\) must be a number in DynamicConv'),
+])
+def test_wrong_options_are_named(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_wrong_number_of_filter_sizes():
+  bindings = ['num_layers = 2', 'filter_sizes = [3, 5, 7]']
+  with harness.Model(['models/dilatedconv.tiny.gin'], bindings) as m:
+    with pytest.raises(ValueError, match=(
+        r'filter_sizes \(=\[3, 5, 7\]\) must have one number for each of the 2 '
+        'DilatedConv layers of the encoder')):
+      _teacher_logits(m, _token_ids(1), _token_ids(2))
+
+
+def test_prefix_language_model_is_refused():
+  harness.parse_gin(['models/lightconv.tiny.gin'], [
+      *harness.TINY, 'num_layers = 1',
+      'transformer.make_layer_stack.layers = '
+      '%decoder/transformer.make_layer_stack.layers'][:-1])
+  with tf.Graph().as_default():
+    mesh = mtf.Mesh(mtf.Graph(), 'mesh')
+    model = transformer.Unitransformer(
+        transformer.LayerStack([layers.LightConv(4, 4)]), d_model=16,
+        input_vocab_size=50, output_vocab_size=50, autoregressive=True,
+        max_length=16, positional_embedding=False, input_full_attention=True)
+    ids = mtf.ones(mesh, mtf.Shape([
+        mtf.Dimension('batch', 1), mtf.Dimension('length', 8)]), tf.int32)
+    with pytest.raises(ValueError, match='input_full_attention=True'):
+      model.call_simple(ids, ids, compute_loss=False)
