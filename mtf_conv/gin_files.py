@@ -1,23 +1,30 @@
 """Where the gin files of this package are."""
 
-import os
+import pathlib
 
 
-def gin_folder():
-  """Returns the folder of gin files: in a wheel inside the package, in an
-  editable install one level up."""
-  package = os.path.dirname(os.path.abspath(__file__))
-  for folder in (package, os.path.dirname(package)):
-    candidate = os.path.join(folder, 'gin')
-    if os.path.isdir(os.path.join(candidate, 'models')):
-      return candidate
-  raise FileNotFoundError('the gin files of mtf_conv are not installed')
+def gin_folder() -> str:
+  """Returns the folder that holds this package's gin files.
+
+  Returns:
+    The absolute path: beside this module where a wheel was installed, one level
+    up in an editable install.
+
+  Raises:
+    FileNotFoundError: it is in neither place.
+  """
+  package = pathlib.Path(__file__).resolve().parent
+  for folder in (package / 'gin', package.parent / 'gin'):
+    # In site-packages, gin alone is the folder of gin-config.
+    if (folder / 'models').is_dir():
+      return str(folder)
+  raise FileNotFoundError(
+      f'No folder of gin files in {package} or {package.parent}: install '
+      'mtf_conv again.')
 
 
-def list_gin_files():
-  """Returns the paths of all gin files, relative to gin_folder()."""
-  root = gin_folder()
+def list_gin_files() -> list[str]:
+  """Returns the paths of all gin files, relative to gin_folder(), sorted."""
+  root = pathlib.Path(gin_folder())
   return sorted(
-      os.path.relpath(os.path.join(folder, name), root)
-      for folder, _, names in os.walk(root) for name in names
-      if name.endswith('.gin'))
+      path.relative_to(root).as_posix() for path in root.rglob('*.gin'))

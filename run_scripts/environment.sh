@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+# Makes .venv at the root of the repository when it is first needed, and
+# activates it. The scripts beside it source this file; so can you:
+#
+#   source run_scripts/environment.sh
+#
+# .venv holds the versions of requirements.lock and an editable mtf_conv. It is
+# made by the first Python 3.9, 3.10 or 3.11 that has venv and pip, else by uv,
+# which brings its own Python. It is made anew when a file that describes it has
+# changed, when the repository has moved, and when making it was interrupted.
+
+# Prints the first Python that fits. Each has to run to be asked: pyenv has
+# shims for versions that are not there, and a Debian without python3-venv has
+# the module venv, but no ensurepip.
+_mtf_conv_find_python() {
+  local python
+  for python in python3.11 python3.10 python3.9 python3 python; do
+    if "$python" -c '
+import ensurepip, sys, venv
+sys.exit(not (3, 9) <= sys.version_info < (3, 12))' >/dev/null 2>&1; then
+      echo "$python"
+      return
+    fi
+  done
+}
+
+# Prints all that .venv depends on: the path too, since a venv cannot be moved.
+_mtf_conv_state() {
+  echo "$1"
+  cat "$1/requirements.lock" "$1/setup.py" "$1/pyproject.toml"
+}
+
+# Last written, `installed` says that the rest is whole.
+_mtf_conv_is_installed() {
+  [[ -f "$1/.venv/installed" ]] &&
+    [[ "$(<"$1/.venv/installed")" == "$(_mtf_conv_state "$1")" ]] &&
+    "$1/.venv/bin/python" -c '' 2>/dev/null
+}
+
+_mtf_conv_install() {
+  local root="$1" python install
+  local -x VIRTUAL_ENV="$root/.venv" PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+  python="$(_mtf_conv_find_python)"
+  if [[ -n "$python" ]]; then
+    install=("$VIRTUAL_ENV/bin/python" -m pip install -qq --no-deps)
+  elif command -v uv >/dev/null; then
+    install=(uv pip install -q --no-deps)
+  else
+    echo 'mtf_conv needs Python 3.9, 3.10 or 3.11 with venv and pip, or uv:' \
+      'install one (Debian, Ubuntu: apt install python3-venv; any system: uv)' \
+      'and try again.' >&2
+    return 1
+  fi
+  echo "Installing mtf_conv into $VIRTUAL_ENV (about 3 GB, once)" >&2
+  rm -rf -- "$VIRTUAL_ENV"
+  # What builds comes first, so that building fetches nothing of its own choice.
+  {
+    if [[ -n "$python" ]]; then
+      "$python" -m venv "$VIRTUAL_ENV"
+    else
+      uv venv -q --no-project --python '>=3.9,<3.12' "$VIRTUAL_ENV"
+    fi
+  } && "${install[@]}" \
+    "$(grep '^setuptools==' "$root/requirements.lock")" \
+    "$(grep '^wheel==' "$root/requirements.lock")" &&
+    "${install[@]}" --no-build-isolation -r "$root/requirements.lock" &&
+    "${install[@]}" --no-build-isolation -e "$root" &&
+    _mtf_conv_state "$root" >"$VIRTUAL_ENV/installed" || {
+    echo 'The installation failed; the same command tries again.' >&2
+    return 1
+  }
+}
+
+# Of two scripts started at once, the second waits and finds the work done.
+_mtf_conv_install_once() (
+  lock="$1/.venv.lock"
+  if command -v flock >/dev/null; then
+    # Ends with the processes that hold it, however they end.
+    exec 9>"$lock"
+    flock 9
+  else
+    until mkdir "$lock" 2>/dev/null; do
+      echo "Waiting for another installation; if there is none: rmdir $lock" >&2
+      sleep 10
+    done
+    trap 'rmdir "$lock"' EXIT
+  fi
+  _mtf_conv_is_installed "$1" || _mtf_conv_install "$1"
+)
+
+_mtf_conv_environment() {
+  local root
+  root="$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+  _mtf_conv_is_installed "$root" || _mtf_conv_install_once "$root" || return
+  # shellcheck source=/dev/null
+  source "$root/.venv/bin/activate"
+}
+
+_mtf_conv_environment
