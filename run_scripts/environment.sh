@@ -52,23 +52,23 @@ _mtf_conv_install() {
     return 1
   fi
   echo "Installing mtf_conv into $VIRTUAL_ENV (about 3 GB, once)" >&2
-  rm -rf -- "$VIRTUAL_ENV"
+  rm -rf -- "$VIRTUAL_ENV/installed" "$VIRTUAL_ENV"
   # What builds comes first, so that building fetches nothing of its own choice.
-  {
+  if ! {
     if [[ -n "$python" ]]; then
       "$python" -m venv "$VIRTUAL_ENV"
     else
       uv venv -q --no-project --python '>=3.9,<3.12' "$VIRTUAL_ENV"
-    fi
-  } && "${install[@]}" \
-    "$(grep '^setuptools==' "$root/requirements.lock")" \
-    "$(grep '^wheel==' "$root/requirements.lock")" &&
-    "${install[@]}" --no-build-isolation -r "$root/requirements.lock" &&
-    "${install[@]}" --no-build-isolation -e "$root" &&
-    _mtf_conv_state "$root" >"$VIRTUAL_ENV/installed" || {
+    fi &&
+      "${install[@]}" "$(grep '^setuptools==' "$root/requirements.lock")" \
+        "$(grep '^wheel==' "$root/requirements.lock")" &&
+      "${install[@]}" --no-build-isolation -r "$root/requirements.lock" &&
+      "${install[@]}" --no-build-isolation -e "$root" &&
+      _mtf_conv_state "$root" >"$VIRTUAL_ENV/installed"
+  }; then
     echo 'The installation failed; the same command tries again.' >&2
     return 1
-  }
+  fi
 }
 
 # Of two scripts started at once, the second waits and finds the work done.
