@@ -133,7 +133,9 @@ class _LocalConvGradOperation(mtf.Operation):
     def gradients(dy, x, filters, segments=None):
       # TensorFlow prunes the forward pass, of which only autodiff has need.
       y, = slices.convolve(x, filters, segments)
-      return tuple(tf.gradients(y, [x, filters], dy))
+      # The filters of a dynamic convolution are made from x: stop there.
+      return tuple(tf.gradients(
+          y, [x, filters], dy, stop_gradients=[x, filters]))
 
     dx, dfilters = slices.run(gradients, self.inputs, self.outputs)
     lowering.set_tensor_lowering(self.outputs[0], dx)

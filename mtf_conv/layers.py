@@ -286,12 +286,18 @@ class DynamicConv(LightConv):
   convolution.
   """
 
+  def __init__(self, num_heads=gin.REQUIRED, d_kv=gin.REQUIRED, filter_size=7,
+               num_filters=2, dilation_rate=1, **kwargs):
+    """Creates the layer; see LightConv."""
+    super().__init__(num_heads, d_kv, filter_size, num_filters, dilation_rate,
+                     **kwargs)
+    if num_filters is None:
+      raise ValueError(
+          'num_filters (=None) must be an integer >= 1 in DynamicConv: there '
+          'is no filter for every channel at every position')
+
   def filter_weights(self, context, x1, taps_dim):
     """Returns a Tensor, shape [batch, length, filters, taps]."""
-    if self._num_filters is None:
-      raise ValueError(
-          'num_filters (=None) must be a number in DynamicConv: a filter for '
-          'every channel at every position is not provided')
     filter_dims = self._filter_dims + [taps_dim]
     inner_dims = self._inner_dims
     kernel = mtf.get_variable(

@@ -142,6 +142,18 @@ def test_splits(mesh_shape, layout, dynamic):
   assert counters['einsum_unique'] >= 3 * 5 * BATCH * LENGTH * HEADS * D_KV
 
 
+def test_filters_made_from_x_are_differentiated_once():
+  x, _, _ = _case(D_KV)
+  batch, length, heads, d_kv, taps = _dims(taps=D_KV)
+  y, (grad,), _ = harness.run_op(
+      lambda x: conv.local_conv(
+          x, mtf.replace_dimensions(x, d_kv, taps), [-2, -1, 0], length),
+      [(x, [batch, length, heads, d_kv])])
+  dx, dfilters = reference.local_conv_gradients(
+      x, x, [-2, -1, 0], harness.output_weights(y.shape))
+  np.testing.assert_allclose(grad, dx + dfilters, atol=1e-5)
+
+
 def test_multiply_adds_are_counted():
   x, filters, _ = _case(3)
   batch, length, heads, d_kv, taps = _dims(taps=3)

@@ -259,18 +259,24 @@ def test_beam_scores_are_those_of_the_training_pass(model, monkeypatch):
                            max_decode_length=length)
     beams, scores = m.run([found['beams'], found['scores']])
     weights = m.weights
+  checked = 0
   for beam in range(4):
     ids = beams[:, beam]
     with _model(model, filter_size=3) as m:
       logits, = m.run([_teacher_logits(m, source, ids)], weights)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     for b in range(BATCH):
+      if scores[b, beam] <= -1e7:
+        continue  # Fewer beams than beam_size were finished.
+      checked += 1
       ends = np.flatnonzero(ids[b] == 1)
       n = ends[0] + 1 if ends.size else length
       score = log_probs[b, np.arange(n), ids[b, :n]].sum()
-      penalty = ((5 + n) / 6)**alpha
+      # Only a finished beam is divided by its length penalty.
+      penalty = ((5 + n) / 6)**alpha if ends.size else 1
       np.testing.assert_allclose(
           scores[b, beam], score / penalty, atol=1e-4)
+  assert checked >= BATCH
 
 
 # Packing and padding.
@@ -429,8 +435,8 @@ def test_bfloat16_is_near_float32(model, masters):
       assert {v.master_dtype for v in m.graph.trainable_variables} == {
           dtype.master_dtype}
       logits += m.run([mtf.cast(y, tf.float32)])
-  scale = np.abs(logits[0]).max()
-  assert np.abs(logits[0] - logits[1]).max() < 2e-2 * scale
+  assert np.abs(logits[0]).max() > 0.1
+  assert np.abs(logits[0] - logits[1]).max() < 2e-2
 
 
 # Options and wrong input.
@@ -477,7 +483,7 @@ def test_encoder_and_decoder_sizes_are_set_apart():
         4, 16, filter_sizes=[3, 5], dilation_rates=[1]),
      r'dilation_rates \(=\[1\]\) must be as many as filter_sizes \(=\[3, 5\]'),
     (lambda: layers.DynamicConv(4, 16, num_filters=None),
-     r'num_filters \(=None\) must be a number in DynamicConv'),
+     r'num_filters \(=None\) must be an integer >= 1 in DynamicConv'),
 ])
 def test_wrong_options_are_named(make, message):
   with pytest.raises(ValueError, match=message):
@@ -494,10 +500,7 @@ def test_wrong_number_of_filter_sizes():
 
 
 def test_prefix_language_model_is_refused():
-  harness.parse_gin(['models/lightconv.tiny.gin'], [
-      *harness.TINY, 'num_layers = 1',
-      'transformer.make_layer_stack.layers = '
-      '%decoder/transformer.make_layer_stack.layers'][:-1])
+  harness.parse_gin(['models/lightconv.tiny.gin'])
   with tf.Graph().as_default():
     mesh = mtf.Mesh(mtf.Graph(), 'mesh')
     model = transformer.Unitransformer(

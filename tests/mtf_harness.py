@@ -144,7 +144,8 @@ class Model:
     fetched = [tf.cast(t, tf.float32) if t.dtype == tf.bfloat16 else t
                for t in fetched]
     self.weights = feed_weights or {
-        v.name: initial_weight(v) for v in self.graph.trainable_variables}
+        v.op.name: initial_weight(v.op.name, v.shape.as_list())
+        for v in tf.global_variables()}
     with session(mtf.convert_to_shape(self.mesh_shape).size) as sess:
       sess.run(tf.global_variables_initializer())
       for variable in tf.global_variables():
@@ -153,12 +154,11 @@ class Model:
       return sess.run(fetched)
 
 
-def initial_weight(variable):
+def initial_weight(name, shape):
   """Values that depend on the name and the seed only."""
-  shape = variable.shape.to_integer_list
-  seed = sum((i + 1) * ord(c) for i, c in enumerate(variable.name)) % 2**31
+  seed = sum((i + 1) * ord(c) for i, c in enumerate(name)) % 2**31
   values = np.random.RandomState(seed).randn(*shape)
-  if variable.name.endswith('scale'):
+  if name.endswith('scale'):
     return (1 + 0.1 * values).astype('float32')
-  scale = 1.0 if 'filters' in variable.name else shape[0]**-0.5
+  scale = 1.0 if 'filters' in name else shape[0]**-0.5
   return (scale * values).astype('float32')
