@@ -1,0 +1,246 @@
+"""Local text as a SeqIO data source.
+
+What a document is depends on the file's name:
+
+* `.txt`: what stands between blank lines, so that both one file per document
+  and many documents in a file are read as meant. A longer one than
+  MAX_CHARACTERS goes on as the next document, because T5's span corruption
+  keeps only one chunk of 65,536 tokens of each.
+* `.tokens`: WikiText's articles, each of which starts at ` = Title = `.
+* `.jsonl`, `.json`: one JSON object a line, its text in the field `text`, as
+  C4 is distributed.
+
+Each may be compressed (`.gz`). The text must be UTF-8.
+"""
+
+import glob
+import gzip
+import json
+import os
+import re
+
+import seqio
+import tensorflow as tf
+
+import gin
+from mtf_conv import errors
+
+MAX_CHARACTERS = 65536
+# Opening files one by one in tf.data costs more than reading small ones.
+_MAX_GROUPS = 256
+_SHUFFLE_BUFFER = 1024  # Documents; at most MAX_CHARACTERS each.
+_ARTICLE = re.compile(r'\s*= [^=].* =\s*$')
+
+
+def _lines(path):
+  """Yields (number, line) from a text file, line ends removed."""
+  opened = gzip.open if path.endswith('.gz') else open
+  number = 0
+  try:
+    with opened(path, 'rb') as f:
+      for number, line in enumerate(f, start=1):
+        encoding = 'utf-8-sig' if number == 1 else 'utf-8'
+        yield number, line.decode(encoding).rstrip('\r\n')
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+        f'{path}:{number}: not UTF-8: byte 0x{error.object[error.start]:02x} '
+        f'at column {error.start + 1}') from error
+  except (OSError, EOFError) as error:
+    raise errors.UserError(f'{path}: cannot be read after line {number}: '
+                           f'{error}') from error
+
+
+def _documents(path, starts, ends):
+  """Yields documents of whole lines from a text file.
+
+  Args:
+    path: the file.
+    starts: whether a line is the first of a document.
+    ends: whether a line parts two documents.
+
+  Yields:
+    Strings of about MAX_CHARACTERS at most: lines are never cut.
+  """
+  document, characters = [], 0
+  for _, line in _lines(path):
+    if (starts(line) or ends(line)
+        or characters + len(line) > MAX_CHARACTERS):
+      yield '\n'.join(document)
+      document, characters = [], 0
+    if not ends(line):
+      document.append(line)
+      characters += len(line) + 1
+  yield '\n'.join(document)
+
+
+def _read_txt(path):
+  return _documents(
+      path, starts=lambda line: False, ends=lambda line: not line.strip())
+
+
+def _read_tokens(path):
+  return _documents(path, starts=_ARTICLE.match, ends=lambda line: False)
+
+
+def _read_jsonl(path):
+  """Yields the field `text` of each line."""
+  for number, line in _lines(path):
+    if not line.strip():
+      continue
+    try:
+      record = json.loads(line)
+    except ValueError as error:
+      raise errors.UserError(f'{path}:{number}: not JSON: {error}') from error
+    if not isinstance(record, dict):
+      raise errors.UserError(
+          f"{path}:{number}: expected an object with the field 'text', found "
+          f'{type(record).__name__}')
+    if 'text' not in record:
+      raise errors.UserError(
+          f"{path}:{number}: no field 'text' among {sorted(record)}")
+    if not isinstance(record['text'], str):
+      raise errors.UserError(
+          f"{path}:{number}: the field 'text' must be a string, found "
+          f'{type(record["text"]).__name__}')
+    yield record['text']
+
+
+_READERS = {'.txt': _read_txt, '.tokens': _read_tokens,
+            '.jsonl': _read_jsonl, '.json': _read_jsonl}
+
+
+def _reader(path):
+  """Returns the function that reads a file's documents, by its name."""
+  suffix = os.path.splitext(path[:-3] if path.endswith('.gz') else path)[1]
+  if suffix not in _READERS:
+    raise errors.UserError(
+        f'{path}: the name of a text file ends in one of {", ".join(_READERS)} '
+        '(or these and .gz)')
+  return _READERS[suffix]
+
+
+def read_documents(path):
+  """Yields the documents of one file that hold more than white space.
+
+  Args:
+    path: the file; its name says how it is read.
+
+  Yields:
+    Strings.
+
+  Raises:
+    errors.UserError: the file, the line and what is wrong with it.
+  """
+  for document in _reader(path)(path):
+    if document.strip():
+      yield document.strip()
+
+
+def expand(patterns):
+  """Returns the sorted files that a list of globs names.
+
+  Args:
+    patterns: a list of globs, or a string of them parted by commas.
+
+  Raises:
+    errors.UserError: a glob matches nothing, or something that is no text file.
+  """
+  if isinstance(patterns, str):
+    patterns = patterns.split(',')
+  paths = set()
+  for pattern in patterns:
+    pattern = os.path.expanduser(pattern.strip())
+    found = glob.glob(pattern, recursive=True)
+    if not found:
+      raise errors.UserError(f'no text file matches {pattern!r}')
+    paths.update(found)
+  for path in paths:
+    if os.path.isdir(path):
+      raise errors.UserError(
+          f'{path} is a folder: name its files, as in {path.rstrip("/")}/*.txt')
+    _reader(path)
+  return sorted(paths)
+
+
+@gin.configurable('text_files', module='mtf_conv.tasks')
+def _bindings(train=None, validation=None):
+  """Returns what gin binds; its errors are raised out of gin's sight."""
+  return {'train': train, 'validation': validation}
+
+
+_VARIABLES = {
+    'train': 'MTF_CONV_TEXT', 'validation': 'MTF_CONV_TEXT_VALIDATION'}
+
+
+def split_files(split):
+  """Returns the files of one split of `text_span_corruption`.
+
+  They are those of the globs bound to `mtf_conv.tasks.text_files.<split>`, or
+  else in the environment variable MTF_CONV_TEXT (MTF_CONV_TEXT_VALIDATION).
+
+  Args:
+    split: 'train' or 'validation'.
+
+  Raises:
+    errors.UserError: no file is named, or a glob matches none.
+  """
+  patterns = _bindings()[split] or os.environ.get(_VARIABLES[split])
+  if not patterns:
+    raise errors.UserError(
+        f'text_span_corruption has no {split} text: set {_VARIABLES[split]} to '
+        'a comma-separated list of globs, or bind '
+        f'mtf_conv.tasks.text_files.{split} to a list of them')
+  return expand(patterns)
+
+
+class TextFileDataSource(seqio.DataSource):
+  """Documents of local files, which are looked for when they are read.
+
+  Nothing is held in memory but the document being read and a buffer of
+  documents to shuffle in.
+  """
+
+  def __init__(self):
+    super().__init__(splits=('train', 'validation'))
+
+  @property
+  def supports_arbitrary_sharding(self):
+    """A file is the smallest shard."""
+    return False
+
+  def list_shards(self, split):
+    """Returns the files of a split."""
+    return split_files(split)
+
+  def get_dataset(self, split='train', shuffle=True, seed=None,
+                  shard_info=None, **unused_kwargs):
+    """Returns a dataset of {'text': a scalar string}.
+
+    Args:
+      split: 'train' or 'validation'.
+      shuffle: whether to shuffle files, and documents in a buffer.
+      seed: an integer, a scalar tensor, or None.
+      shard_info: a seqio.ShardInfo: every num_shards-th file is read.
+      **unused_kwargs: what SeqIO also passes, which does not matter here.
+    """
+    paths = split_files(split)
+    if shard_info:
+      paths = paths[shard_info.index::shard_info.num_shards]
+    dataset = tf.data.Dataset.from_tensor_slices(paths)
+    if shuffle:
+      dataset = dataset.shuffle(len(paths), seed=seed)
+    dataset = dataset.batch(-(-len(paths) // _MAX_GROUPS)).interleave(
+        _read_group, cycle_length=16, block_length=16)
+    return dataset.shuffle(_SHUFFLE_BUFFER, seed=seed) if shuffle else dataset
+
+
+def _read_group(paths):
+  """Returns the dataset of the documents of a vector of paths."""
+  def generate(group):
+    for path in group:
+      for document in read_documents(path.decode()):
+        yield {'text': document}
+
+  return tf.data.Dataset.from_generator(
+      generate, args=(paths,),
+      output_signature={'text': tf.TensorSpec([], tf.string)})
