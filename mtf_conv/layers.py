@@ -21,7 +21,10 @@ compat.install()
 
 import gin  # noqa: E402
 import mesh_tensorflow as mtf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
+from mesh_tensorflow.transformer import (  # noqa: E402
+    transformer,
+    transformer_layers,
+)
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 from mtf_conv import conv  # noqa: E402
@@ -353,6 +356,41 @@ class DilatedConv(LightConv):
           f'filter_sizes (={sizes}) must have one number for each of the '
           f'{len(layers)} DilatedConv layers of the {context.model.name}')
     return self._taps_per_layer[layers.index(self)]
+
+
+@gin.configurable
+class AttentionLayerStack(transformer.LayerStack):
+  """A stack with one layer of self-attention more (section 6.1).
+
+  Convolutions alone cannot relate two sentences that are far apart; the paper
+  brings a convolutional encoder from about 75 to 83 on MultiNLI by one layer
+  of attention. It does not say where: here it follows the convolution of one
+  block, with a norm and a residual of its own.
+  """
+
+  def __init__(self, layers, attention_cls=transformer_layers.SelfAttention,
+               block=-1, **kwargs):
+    """Creates the stack.
+
+    Args:
+      layers: the layers without attention, named by make_layer_stack.
+      attention_cls: the class of the attention layer.
+      block: which convolution it follows; -1 is the last.
+      **kwargs: arguments of transformer.LayerStack.
+
+    Raises:
+      ValueError: there is no such block.
+    """
+    convolutions = [i for i, layer in enumerate(layers)
+                    if isinstance(layer, GatedConv)]
+    if not -len(convolutions) <= block < len(convolutions):
+      raise ValueError(f'block (={block}) must be one of the '
+                       f'{len(convolutions)} convolutional blocks')
+    position = convolutions[block]
+    attention = attention_cls()
+    attention.set_name(f'{layers[position].name}_attention')
+    super().__init__(
+        layers[:position + 1] + [attention] + layers[position + 1:], **kwargs)
 
 
 def _require_positive(name, value):

@@ -7,6 +7,7 @@ from mesh_tensorflow.transformer import transformer
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from tensorflow.python.compiler.xla import xla
 
 from mtf_conv import layers
 
@@ -439,7 +440,86 @@ def test_bfloat16_is_near_float32(model, masters):
   assert np.abs(logits[0] - logits[1]).max() < 2e-2
 
 
+# XLA, the nearest thing to a TPU that a CPU has.
+
+
+def _train_losses(model, compiled, steps=3):
+  """The losses of some steps of training from the same weights."""
+  source, targets = _token_ids(1), _token_ids(2)
+  harness.parse_gin([f'models/{model}.tiny.gin'], [
+      *harness.TINY, 'num_layers = 2',
+      *(['filter_sizes = [4, 7]'] if model == 'dilatedconv' else [])])
+  with tf.Graph().as_default(), tf.variable_scope('', use_resource=True):
+    tf.train.get_or_create_global_step()
+
+    def train_step(source, targets):
+      graph = mtf.Graph()
+      mesh = mtf.Mesh(graph, 'mesh')
+      bitransformer = transformer.make_bitransformer(
+          harness.VOCABULARY, harness.VOCABULARY)
+      shape = mtf.Shape([mtf.Dimension('batch', BATCH),
+                         mtf.Dimension('length', LENGTH)])
+      _, loss = bitransformer.call_simple(
+          mtf.import_tf_tensor(mesh, source, shape),
+          mtf.import_tf_tensor(mesh, targets, shape), compute_loss=True,
+          mode='eval')
+      variables = graph.trainable_variables
+      grads = mtf.gradients([loss], [v.outputs[0] for v in variables])
+      updates = mtf.optimize.AdafactorOptimizer(
+          learning_rate=0.1).apply_grads(grads, variables)
+      lowering = harness.lower(graph, mesh)
+      lowerings.append(lowering)
+      loss = lowering.export_to_tf_tensor(loss)
+      with tf.control_dependencies(
+          [loss] + [lowering.lowered_operation(op) for op in updates]):
+        return tf.identity(loss)
+    lowerings = []
+    inputs = [tf.constant(source, tf.int32), tf.constant(targets, tf.int32)]
+    if compiled:
+      loss, = xla.compile(train_step, inputs)
+    else:
+      loss = train_step(*inputs)
+    with harness.session() as sess:
+      sess.run(tf.global_variables_initializer())
+      for variable in tf.global_variables():
+        name = variable.op.name
+        if '_slot_' not in name and name != 'global_step':
+          variable.load(harness.initial_weight(
+              name, variable.shape.as_list()), sess)
+      sess.run(lowerings[0].copy_masters_to_slices())
+      return np.array([sess.run(loss) for _ in range(steps)])
+
+
+@pytest.mark.parametrize('model', ['transformer', *MODELS])
+def test_xla_compiles_the_whole_train_step(model):
+  expected = _train_losses(model, compiled=False)
+  assert expected[-1] < expected[0], 'it trains'
+  np.testing.assert_allclose(
+      _train_losses(model, compiled=True), expected, rtol=1e-5)
+
+
 # Options and wrong input.
+
+
+@pytest.mark.parametrize('model', MODELS)
+def test_one_attention_layer_in_the_encoder(model):
+  files = [f'models/{model}.tiny.gin', 'models/encoder_attention.gin']
+  with harness.Model(files, _bindings(model)) as m:
+    logits, = m.run([_teacher_logits(m, _token_ids(1), _token_ids(2))])
+    attention = {v.name.rsplit('/', 1)[0] for v in m.graph.trainable_variables
+                 if '/SelfAttention/' in v.name}
+  assert attention == {'encoder/block_001/layer_000_attention/SelfAttention'}
+  assert np.isfinite(logits).all()
+
+
+def test_paper_norm_comes_after_the_layer():
+  files = ['models/lightconv.tiny.gin', 'models/paper_norm.gin']
+  with harness.Model(files, _bindings('lightconv')) as m:
+    _check_three_ways(m, LENGTH, [0, 0, 0])
+    sublayers = m.encoder.layer_stack._sublayers_per_layer
+  assert [s.__name__ for s in sublayers] == [
+      'sublayer_call_layer', 'sublayer_rms_norm', 'sublayer_dropout',
+      'sublayer_residual']
 
 
 def test_filter_dropout_is_for_training_only():
