@@ -4,8 +4,9 @@ Both are session hooks; `train_model` takes the place of T5's function of the
 same name through `utils.run.train_model_fn` and hands everything on to it.
 """
 
+import json
+import os
 import re
-import time
 
 import gin
 from mesh_tensorflow.transformer import utils
@@ -13,6 +14,8 @@ import tensorflow.compat.v1 as tf
 import tqdm
 
 from mtf_conv import errors, terminal
+
+_PROGRESS_SECONDS = 2  # How often progress.json is written.
 
 
 @gin.configurable
@@ -29,8 +32,8 @@ def train_model(estimator, *args, **kwargs):
       terminal.say(f'{estimator.model_dir}: goes on at step {done}.')
     return train(
         input_fn=input_fn, max_steps=max_steps,
-        hooks=[ModelDirGuard(estimator.model_dir), ProgressBar(max_steps),
-               *hooks])
+        hooks=[ModelDirGuard(estimator.model_dir),
+               ProgressBar(max_steps, estimator.model_dir), *hooks])
 
   estimator.train = train_with_hooks
   try:
@@ -59,10 +62,11 @@ class ModelDirGuard(tf.train.SessionRunHook):
     wanted = {v.op.name: tuple(v.shape.as_list())
               for v in tf.global_variables()}
     if found != wanted:
+      differs = min(set(found.items()) ^ set(wanted.items()))[0]
       raise errors.UserError(
           f'{self._model_dir} holds another model ({describe(found)}) than '
-          f'the one to be trained ({describe(wanted)}): choose another '
-          '--model_dir')
+          f'the one to be trained ({describe(wanted)}; {differs} differs): '
+          'choose another --model_dir')
 
 
 def describe(variables):
@@ -98,10 +102,15 @@ def _size(shape):
 
 
 class ProgressBar(tf.train.SessionRunHook):
-  """Step, loss, steps per second and time left, on the terminal."""
+  """Step, loss, steps per second and time left, on the terminal.
 
-  def __init__(self, max_steps):
+  The same goes to <model_dir>/progress.json, for whoever started this process
+  and for those who want to know how a run stands.
+  """
+
+  def __init__(self, max_steps, model_dir):
     self._max_steps = max_steps
+    self._path = os.path.join(model_dir, 'progress.json')
     self._bar = None
 
   def begin(self):
@@ -119,7 +128,7 @@ class ProgressBar(tf.train.SessionRunHook):
         initial=int(session.run(self._step)), unit='step',
         file=terminal.stream(), dynamic_ncols=True, mininterval=0.5,
         disable=not terminal.shows_progress())
-    self._last = time.time()
+    self._first = None
 
   def before_run(self, run_context):
     """Fetches the step and the loss."""
@@ -127,13 +136,29 @@ class ProgressBar(tf.train.SessionRunHook):
 
   def after_run(self, run_context, run_values):
     """Moves the bar."""
-    loss = run_values.results.get('loss')
-    if loss is not None:
-      self._bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
     step = int(run_values.results['step'])
+    progress = {'step': step, 'total': self._max_steps}
+    if 'loss' in run_values.results:
+      progress['loss'] = float(run_values.results['loss'])
+      self._bar.set_postfix(loss=f'{progress["loss"]:.3f}', refresh=False)
     self._bar.update(max(0, step - self._bar.n))
+    now = time.monotonic()
+    if self._first is None:  # The first step warms up: it does not count.
+      self._first, self._written = (now, step), now
+    elif (now > self._written + _PROGRESS_SECONDS
+          or step >= self._max_steps):
+      progress['steps_per_second'] = (
+          (step - self._first[1]) / (now - self._first[0]))
+      self._written = now
+      self._write(progress)
 
   def end(self, session):
     """Leaves the finished bar on the terminal."""
     self._bar.update(int(session.run(self._step)) - self._bar.n)
     self._bar.close()
+
+  def _write(self, progress):
+    """Replaces the file, so that nobody ever reads half of one."""
+    with tf.io.gfile.GFile(self._path + '.new', 'w') as f:
+      json.dump(progress, f)
+    tf.io.gfile.rename(self._path + '.new', self._path, overwrite=True)
