@@ -79,10 +79,9 @@ _mtf_conv_install_once() (
     exec 9>"$lock"
     flock 9
   else
-    until mkdir "$lock" 2>/dev/null; do
+    [[ ! -e "$lock" ]] ||
       echo "Waiting for another installation; if there is none: rmdir $lock" >&2
-      sleep 10
-    done
+    until mkdir "$lock" 2>/dev/null; do sleep 1; done
     trap 'rmdir "$lock"' EXIT
   fi
   _mtf_conv_is_installed "$1" || _mtf_conv_install "$1"

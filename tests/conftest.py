@@ -1,0 +1,32 @@
+"""What all tests share: slow ones wait to be asked for, data may be absent."""
+
+import os
+
+# TensorFlow reads it once, when it is first imported.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import hypothesis
+import pytest
+
+# The same examples in every run; building a graph takes longer than the 200 ms
+# that hypothesis allows.
+hypothesis.settings.register_profile(
+    'repeatable', derandomize=True, deadline=None)
+hypothesis.settings.load_profile('repeatable')
+
+
+def pytest_collection_modifyitems(items):
+  if os.environ.get('RUN_SLOW') == '1':
+    return
+  for item in items:
+    if item.get_closest_marker('slow'):
+      item.add_marker(pytest.mark.skip(reason='slow: set RUN_SLOW=1 to run it'))
+
+
+@pytest.fixture(scope='session')
+def data_dir():
+  """The folder of raw data sets."""
+  folder = os.environ.get('MTF_CONV_DATA')
+  if not folder:
+    pytest.skip('reads real data: set MTF_CONV_DATA to its folder')
+  return folder

