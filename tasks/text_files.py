@@ -15,6 +15,7 @@ Each may be compressed (`.gz`). The text must be UTF-8.
 
 import glob
 import gzip
+import itertools
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from mtf_conv import errors
 MAX_CHARACTERS = 65536
 # Opening files one by one in tf.data costs more than reading small ones.
 _MAX_GROUPS = 256
+_BATCH = 32  # Documents in one call from tf.data, which costs much itself.
 _SHUFFLE_BUFFER = 1024  # Documents; at most MAX_CHARACTERS each.
 _ARTICLE = re.compile(r'\s*= [^=].* =\s*$')
 
@@ -231,16 +233,20 @@ class TextFileDataSource(seqio.DataSource):
       dataset = dataset.shuffle(len(paths), seed=seed)
     dataset = dataset.batch(-(-len(paths) // _MAX_GROUPS)).interleave(
         _read_group, cycle_length=16, block_length=16)
+    dataset = dataset.map(lambda text: {'text': text})
     return dataset.shuffle(_SHUFFLE_BUFFER, seed=seed) if shuffle else dataset
+
+
+def _batches(paths):
+  """Yields lists of documents of a vector of paths, as tf.data calls it."""
+  documents = itertools.chain.from_iterable(
+      read_documents(path.decode()) for path in paths)
+  while batch := list(itertools.islice(documents, _BATCH)):
+    yield batch
 
 
 def _read_group(paths):
   """Returns the dataset of the documents of a vector of paths."""
-  def generate(group):
-    for path in group:
-      for document in read_documents(path.decode()):
-        yield {'text': document}
-
   return tf.data.Dataset.from_generator(
-      generate, args=(paths,),
-      output_signature={'text': tf.TensorSpec([], tf.string)})
+      _batches, args=(paths,),
+      output_signature=tf.TensorSpec([None], tf.string)).unbatch()
