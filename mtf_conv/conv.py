@@ -107,10 +107,12 @@ class LocalConvOperation(mtf.Operation):
     self._outputs = [mtf.Tensor(self, x.shape, x.dtype)]
 
   def gradient(self, grad_ys):
+    """Returns the gradients of x and filters, and None for segments."""
     dx, dfilters = _LocalConvGradOperation(self, grad_ys[0]).outputs
     return [dx, dfilters] + [None] * (len(self.inputs) - 2)
 
   def lower(self, lowering):
+    """Lowers to each processor's slice."""
     slices = _Slices(self, lowering)
     y, = slices.run(slices.convolve, self.inputs, self.outputs)
     lowering.set_tensor_lowering(self.outputs[0], y)

@@ -1,5 +1,6 @@
 """Turns what T5, gin and SeqIO raise for wrong input into one line."""
 
+import inspect
 import re
 
 from mtf_conv import errors
@@ -7,9 +8,15 @@ from mtf_conv import errors
 
 def _unknown_configurable(name):
   from gin import config
-  names = {part for selector in config._REGISTRY.keys()
+  names = {part for selector, _ in config._REGISTRY.items()
            for part in (selector, selector.split('.')[-1])}
   return errors.nearest(name, names)
+
+
+def _unknown_parameter(name, configurable):
+  from gin import config
+  return errors.nearest(
+      name, inspect.signature(config.get_configurable(configurable)).parameters)
 
 
 def _unknown_gin_file(name):
@@ -24,12 +31,15 @@ def _unknown_task(name):
 
 
 # A pattern of the library's message whose group is the wrong name; what to
-# call it; what finds the nearest valid name.
+# call it; what finds the nearest valid name from the groups.
 _UNKNOWN = (
-    (r"No configurable matching '(?:\S*/)?([^/']+)'", 'gin configurable',
-     _unknown_configurable),
-    (r'Unable to open file: (\S+)\. Searched', 'gin file', _unknown_gin_file),
-    (r"No Task or Mixture found with name[: ]+'?([^'\s,]+)", 'task',
+    (r"No configurable matching '(?:\S*/)?(?P<name>[^/']+)'",
+     'gin configurable', _unknown_configurable),
+    (r"Configurable '(?P<configurable>[^']+)' doesn't have a parameter named "
+     r"'(?P<name>[^']+)'", 'parameter', _unknown_parameter),
+    (r'Unable to open file: (?P<name>\S+)\. Searched', 'gin file',
+     _unknown_gin_file),
+    (r"No Task or Mixture found with name[: ]+'?(?P<name>[^'\s,]+)", 'task',
      _unknown_task),
 )
 
@@ -44,13 +54,14 @@ def one_line(error):
     One line, or None for an error of the program, which needs its traceback.
   """
   if isinstance(error, errors.UserError):
-    return str(error)
+    # gin adds lines on where it was called from.
+    return str(error).splitlines()[0]
   message = str(error)
   for pattern, kind, nearest in _UNKNOWN:
     match = re.search(pattern, message)
     if match:
-      name = match.group(1)
       where = re.search(r'In file "([^"]+)", line (\d+)', message)
       place = f' ({where.group(1)}:{where.group(2)})' if where else ''
-      return f'Unknown {kind} {name!r}{place}{nearest(name)}'
+      return (f'Unknown {kind} {match["name"]!r}{place}'
+              f'{nearest(**match.groupdict())}')
   return None

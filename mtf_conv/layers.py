@@ -21,13 +21,13 @@ compat.install()
 
 import gin  # noqa: E402
 import mesh_tensorflow as mtf  # noqa: E402
-from mesh_tensorflow.transformer import (  # noqa: E402
-    transformer,
-    transformer_layers,
-)
 import tensorflow.compat.v1 as tf  # noqa: E402
+from mesh_tensorflow.transformer import (  # noqa: E402
+  transformer,
+  transformer_layers,
+)
 
-from mtf_conv import conv  # noqa: E402
+from mtf_conv import conv, errors  # noqa: E402
 
 
 class GatedConv(transformer.TransformerLayer):
@@ -41,16 +41,20 @@ class GatedConv(transformer.TransformerLayer):
   to the left than to the right, as in equation 1).
   """
 
-  def __init__(self, num_heads, d_kv, num_filters=2, pointwise=False,
-               use_bias=False, gated=True, softmax=True,
-               filter_dropout_rate=0.0):
+  _has_filters_per_channel = True
+
+  def __init__(self, num_heads=gin.REQUIRED, d_kv=gin.REQUIRED, filter_size=7,
+               num_filters=2, dilation_rate=1, pointwise=False, use_bias=False,
+               gated=True, softmax=True, filter_dropout_rate=0.0):
     """Creates the layer.
 
     Args:
       num_heads: T5's macro; with d_kv it makes the inner dimension.
       d_kv: T5's macro, channels per head.
+      filter_size: k, the number of taps.
       num_filters: H of equation 2, the number of distinct filters. Must divide
         num_heads. None: a filter for every channel (equation 1).
+      dilation_rate: the distance between taps.
       pointwise: whether a product over all channels follows the convolution,
         as in a separable convolution. The paper's formulas have none.
       use_bias: whether the products have biases. T5 has none.
@@ -61,22 +65,26 @@ class GatedConv(transformer.TransformerLayer):
         (Wu et al. 2019; not in the paper).
 
     Raises:
-      ValueError: num_filters does not divide num_heads, or a rate or size is
-        out of range.
+      errors.UserError: num_filters does not divide num_heads, or a rate or
+        size is out of range.
     """
-    for name, value in (('num_heads', num_heads), ('d_kv', d_kv)):
+    for name, value in (
+        ('num_heads', num_heads), ('d_kv', d_kv), ('filter_size', filter_size),
+        ('dilation_rate', dilation_rate)):
       _require_positive(name, value)
-    if num_filters is not None:
+    if num_filters is not None or not self._has_filters_per_channel:
       _require_positive('num_filters', num_filters)
       if num_heads % num_filters:
-        raise ValueError(
+        raise errors.UserError(
             f'num_heads (={num_heads}) must be a multiple of num_filters '
             f'(={num_filters})')
     if not 0 <= filter_dropout_rate < 1:
-      raise ValueError(
+      raise errors.UserError(
           f'filter_dropout_rate (={filter_dropout_rate}) must be in [0, 1)')
     self._heads_dim = mtf.Dimension('heads', num_heads)
     self._d_kv_dim = mtf.Dimension('d_kv', d_kv)
+    self._filter_size = filter_size
+    self._dilation_rate = dilation_rate
     self._num_filters = num_filters
     self._pointwise = pointwise
     self._use_bias = use_bias
@@ -86,7 +94,8 @@ class GatedConv(transformer.TransformerLayer):
 
   def taps(self, context):
     """Returns (filter_size, dilation_rate) of this layer in its stack."""
-    raise NotImplementedError
+    del context
+    return self._filter_size, self._dilation_rate
 
   def filter_weights(self, context, x1, taps_dim):
     """Returns the filters before the softmax; taps_dim comes last."""
@@ -104,12 +113,13 @@ class GatedConv(transformer.TransformerLayer):
       A Tensor of the shape of x.
 
     Raises:
-      ValueError: the model is a prefix language model, in which a convolution
-        would have to be causal at some positions and centred at others.
+      errors.UserError: the model is a prefix language model, in which a
+        convolution would have to be causal at some positions and centred at
+        others.
     """
     del losses
     if context.model.input_full_attention:
-      raise ValueError(
+      raise errors.UserError(
           f'{type(self).__name__} cannot be used with input_full_attention='
           'True: a convolution is causal at all positions or at none')
     filter_size, dilation_rate = self.taps(context)
@@ -146,7 +156,7 @@ class GatedConv(transformer.TransformerLayer):
     return x1
 
   def _product(self, context, name, x, new_dims):
-    """x times a matrix, from d_model or the inner dimensions to new_dims.
+    """X times a matrix, from d_model or the inner dimensions to new_dims.
 
     The variable has the inner dimensions combined into one named 'heads', as
     T5's attention has them, so that Adafactor sees a matrix.
@@ -250,54 +260,25 @@ class GatedConv(transformer.TransformerLayer):
 class LightConv(GatedConv):
   """Lightweight convolution (section 3.1.2, equation 2; Wu et al. 2019)."""
 
-  def __init__(self, num_heads=gin.REQUIRED, d_kv=gin.REQUIRED, filter_size=7,
-               num_filters=2, dilation_rate=1, **kwargs):
-    """Creates the layer; see GatedConv for the other arguments.
-
-    Args:
-      num_heads: T5's macro.
-      d_kv: T5's macro.
-      filter_size: k, the number of taps.
-      num_filters: H, the number of distinct filters.
-      dilation_rate: the distance between taps.
-      **kwargs: arguments of GatedConv.
-    """
-    super().__init__(num_heads, d_kv, num_filters, **kwargs)
-    self._taps = (_require_positive('filter_size', filter_size),
-                  _require_positive('dilation_rate', dilation_rate))
-
-  def taps(self, context):
-    """Returns (filter_size, dilation_rate)."""
-    return self._taps
-
   def filter_weights(self, context, x1, taps_dim):
     """Returns a variable, shape [filters, taps]."""
-    filters = mtf.get_variable(
+    return mtf.get_variable(
         context.mesh, 'filters',
         mtf.Shape(
             context.model.ensemble_dims + self._filter_dims + [taps_dim]),
         initializer=tf.random_normal_initializer(stddev=taps_dim.size**-0.5),
         dtype=context.variable_dtype)
-    return filters
 
 
 @gin.configurable
-class DynamicConv(LightConv):
+class DynamicConv(GatedConv):
   """Dynamic convolution (section 3.1.3, equation 3; Wu et al. 2019).
 
   The filter at position i is a linear function of X1 at i, the input of the
-  convolution.
+  convolution. There is no filter for every channel: num_filters is a number.
   """
 
-  def __init__(self, num_heads=gin.REQUIRED, d_kv=gin.REQUIRED, filter_size=7,
-               num_filters=2, dilation_rate=1, **kwargs):
-    """Creates the layer; see LightConv."""
-    super().__init__(num_heads, d_kv, filter_size, num_filters, dilation_rate,
-                     **kwargs)
-    if num_filters is None:
-      raise ValueError(
-          'num_filters (=None) must be an integer >= 1 in DynamicConv: there '
-          'is no filter for every channel at every position')
+  _has_filters_per_channel = False
 
   def filter_weights(self, context, x1, taps_dim):
     """Returns a Tensor, shape [batch, length, filters, taps]."""
@@ -321,24 +302,36 @@ class DilatedConv(LightConv):
   """Dilated convolution (section 3.1.1): a filter size for every layer."""
 
   def __init__(self, num_heads=gin.REQUIRED, d_kv=gin.REQUIRED,
-               filter_sizes=gin.REQUIRED, dilation_rates=None, num_filters=2,
-               **kwargs):
-    """Creates the layer; see GatedConv for the other arguments.
+               filter_sizes=gin.REQUIRED, num_filters=2, dilation_rates=None,
+               pointwise=False, use_bias=False, gated=True, softmax=True,
+               filter_dropout_rate=0.0):
+    """Creates the layer; see GatedConv for the arguments that are not here.
 
     Args:
       num_heads: T5's macro.
       d_kv: T5's macro.
       filter_sizes: a list of integers, one for every layer of this kind in
         the stack, from the bottom up.
-      dilation_rates: a list like filter_sizes; None for 1 everywhere.
       num_filters: H, the number of distinct filters.
-      **kwargs: arguments of GatedConv.
+      dilation_rates: a list like filter_sizes; None for 1 everywhere.
+      pointwise: see GatedConv.
+      use_bias: see GatedConv.
+      gated: see GatedConv.
+      softmax: see GatedConv.
+      filter_dropout_rate: see GatedConv.
+
+    Raises:
+      errors.UserError: lists of different lengths, or what GatedConv raises.
     """
-    GatedConv.__init__(self, num_heads, d_kv, num_filters, **kwargs)
+    # Past LightConv, whose gin bindings are not meant for this class.
+    GatedConv.__init__(
+        self, num_heads, d_kv, num_filters=num_filters, pointwise=pointwise,
+        use_bias=use_bias, gated=gated, softmax=softmax,
+        filter_dropout_rate=filter_dropout_rate)
     if dilation_rates is None:
       dilation_rates = [1] * len(filter_sizes)
     if len(dilation_rates) != len(filter_sizes):
-      raise ValueError(
+      raise errors.UserError(
           f'dilation_rates (={dilation_rates}) must be as many as filter_sizes '
           f'(={filter_sizes})')
     self._taps_per_layer = [
@@ -352,7 +345,7 @@ class DilatedConv(LightConv):
               if isinstance(layer, DilatedConv)]
     if len(layers) != len(self._taps_per_layer):
       sizes = [size for size, _ in self._taps_per_layer]
-      raise ValueError(
+      raise errors.UserError(
           f'filter_sizes (={sizes}) must have one number for each of the '
           f'{len(layers)} DilatedConv layers of the {context.model.name}')
     return self._taps_per_layer[layers.index(self)]
@@ -379,12 +372,12 @@ class AttentionLayerStack(transformer.LayerStack):
       **kwargs: arguments of transformer.LayerStack.
 
     Raises:
-      ValueError: there is no such block.
+      errors.UserError: there is no such block.
     """
     convolutions = [i for i, layer in enumerate(layers)
                     if isinstance(layer, GatedConv)]
     if not -len(convolutions) <= block < len(convolutions):
-      raise ValueError(f'block (={block}) must be one of the '
+      raise errors.UserError(f'block (={block}) must be one of the '
                        f'{len(convolutions)} convolutional blocks')
     position = convolutions[block]
     attention = attention_cls()
@@ -395,7 +388,7 @@ class AttentionLayerStack(transformer.LayerStack):
 
 def _require_positive(name, value):
   if not isinstance(value, int) or value < 1:
-    raise ValueError(f'{name} (={value}) must be an integer >= 1')
+    raise errors.UserError(f'{name} (={value}) must be an integer >= 1')
   return value
 
 

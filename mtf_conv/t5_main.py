@@ -66,9 +66,9 @@ def preload():
 
 def _run(argv):
   preload()
-  from absl import app, flags
   import gin
   import tensorflow.compat.v1 as tf
+  from absl import app, flags
   from t5.models import mesh_transformer_main
 
   from mtf_conv import gin_files

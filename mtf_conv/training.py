@@ -7,11 +7,12 @@ same name through `utils.run.train_model_fn` and hands everything on to it.
 import json
 import os
 import re
+import time
 
 import gin
-from mesh_tensorflow.transformer import utils
 import tensorflow.compat.v1 as tf
 import tqdm
+from mesh_tensorflow.transformer import utils
 
 from mtf_conv import errors, terminal
 

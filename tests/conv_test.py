@@ -1,8 +1,8 @@
 """The local convolution against plain NumPy, values and gradients."""
 
 import conv_reference as reference
-import mtf_harness as harness
 import mesh_tensorflow as mtf
+import mtf_harness as harness
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf

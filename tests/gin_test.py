@@ -3,12 +3,12 @@
 import os
 import re
 
-import mtf_harness as harness
 import gin
 import mesh_tensorflow as mtf
-from mesh_tensorflow.transformer import transformer
+import mtf_harness as harness
 import pytest
 import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 
 from mtf_conv import gin_files, tasks, training  # noqa: F401
 

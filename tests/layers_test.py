@@ -1,12 +1,12 @@
 """The layers: one logit however it is computed, no leaks, exact splits."""
 
 import conv_reference as reference
-import mtf_harness as harness
 import mesh_tensorflow as mtf
-from mesh_tensorflow.transformer import transformer
+import mtf_harness as harness
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 from tensorflow.python.compiler.xla import xla
 
 from mtf_conv import layers
@@ -563,7 +563,7 @@ def test_encoder_and_decoder_sizes_are_set_apart():
         4, 16, filter_sizes=[3, 5], dilation_rates=[1]),
      r'dilation_rates \(=\[1\]\) must be as many as filter_sizes \(=\[3, 5\]'),
     (lambda: layers.DynamicConv(4, 16, num_filters=None),
-     r'num_filters \(=None\) must be an integer >= 1 in DynamicConv'),
+     r'num_filters \(=None\) must be an integer >= 1'),
 ])
 def test_wrong_options_are_named(make, message):
   with pytest.raises(ValueError, match=message):

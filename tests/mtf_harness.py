@@ -2,19 +2,15 @@
 
 import os
 
-from mtf_conv import compat
+import gin
+import mesh_tensorflow as mtf
+import mesh_tensorflow.optimize  # noqa: F401
+import numpy as np
+import pkg_resources
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 
-compat.install()
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import mesh_tensorflow.optimize  # noqa: E402, F401
-from mesh_tensorflow.transformer import transformer  # noqa: E402
-import numpy as np  # noqa: E402
-import pkg_resources  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-
-from mtf_conv import gin_files  # noqa: E402
+from mtf_conv import gin_files
 
 LAYOUT = 'batch:batch,d_ff:model,heads:model,vocab:model'
 

@@ -1,0 +1,150 @@
+"""t5_mesh_conv through its real command: quiet, resumable, plain about errors.
+
+Each command imports TensorFlow and T5 anew, so a test runs few of them.
+"""
+
+import glob
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import gin
+import mesh_tensorflow.transformer.utils  # noqa: F401
+import pytest
+import seqio
+
+from mtf_conv import (
+    errors,
+    explain,
+    gin_files,
+    layers,
+    tasks,  # noqa: F401, for the registry
+    training,
+)
+
+
+def _command(model_dir, model='lightconv', steps=6, *extra):
+  return [
+      sys.executable, '-m', 'mtf_conv.t5_main', f'--model_dir={model_dir}',
+      f'--gin_file=models/{model}.tiny.gin',
+      '--gin_file=objectives/span_3_15.gin',
+      '--gin_file=runs/demo_pretrain.gin', '--gin_file=hardware/cpu.gin',
+      f'--gin_param=utils.run.train_steps = {steps}',
+      '--gin_param=utils.run.save_checkpoints_steps = 3',
+      "--gin_param=utils.run.batch_size = ('sequences_per_batch', 4)", *extra]
+
+
+def _run(*args):
+  return subprocess.run(
+      _command(*args), text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT, timeout=300, cwd='/')
+
+
+def _checkpoints(model_dir):
+  return {os.path.basename(path): os.stat(path).st_mtime_ns
+          for path in glob.glob(f'{model_dir}/model.ckpt-*')}
+
+
+def test_trains_quietly_resumes_and_refuses_another_model(tmp_path):
+  model_dir = tmp_path / 'a model'
+  first = _run(model_dir)
+  assert first.returncode == 0, first.stdout
+  assert 'loss=' in first.stdout and '6/6' in first.stdout
+  assert 'WARNING' not in first.stdout and 'tensorflow' not in first.stdout
+  assert (model_dir / 'log.txt').stat().st_size > 10000
+  assert 'model.ckpt-6.index' in _checkpoints(model_dir)
+
+  again = _run(model_dir, 'lightconv', 9)
+  assert again.returncode == 0, again.stdout
+  assert 'goes on at step 6' in again.stdout
+  assert 'model.ckpt-9.index' in _checkpoints(model_dir)
+
+  before = _checkpoints(model_dir)
+  other = _run(model_dir, 'dynamicconv', 12)
+  assert other.returncode == 1
+  line, log = other.stdout.strip().splitlines()[-2:]
+  assert 'holds another model (LightConv, 2+2 blocks, d_model 64' in line
+  assert '(DynamicConv, 2+2 blocks, d_model 64' in line
+  assert log.endswith(str(model_dir / 'log.txt'))
+  assert _checkpoints(model_dir) == before
+
+
+def test_killed_training_goes_on(tmp_path):
+  process = subprocess.Popen(
+      _command(tmp_path, 'lightconv', 100000), stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL)
+  deadline = time.time() + 240
+  while not glob.glob(f'{tmp_path}/model.ckpt-[1-9]*.index'):
+    assert process.poll() is None and time.time() < deadline
+    time.sleep(0.2)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  last = max(int(path.rsplit('-', 1)[1].split('.')[0])
+             for path in glob.glob(f'{tmp_path}/model.ckpt-*.index'))
+  resumed = _run(tmp_path, 'lightconv', last + 3)
+  assert resumed.returncode == 0, resumed.stdout
+  assert 'goes on at step ' in resumed.stdout
+  assert f'{last + 3}/{last + 3}' in resumed.stdout
+
+
+def test_wrong_flag_is_one_line(tmp_path):
+  result = _run(tmp_path, 'lightconv', 3, '--gin_fil=models/x.gin')
+  assert result.returncode == 2
+  assert "Did you mean: gin_file" in result.stdout
+  assert len(result.stdout.strip().splitlines()) == 1
+
+
+def _explained(fn):
+  try:
+    fn()
+  except Exception as error:
+    return explain.one_line(error)
+  raise AssertionError('nothing was raised')
+
+
+def test_wrong_names_are_told_with_the_nearest():
+  gin.clear_config()
+  gin.add_config_file_search_path(gin_files.gin_folder())
+  assert _explained(
+      lambda: gin.parse_config_file('models/lightcnv.tiny.gin')) == (
+          "Unknown gin file 'models/lightcnv.tiny.gin'; did you mean "
+          "'models/lightconv.tiny.gin'?")
+  assert _explained(lambda: gin.parse_config(
+      'mtf_conv.layers.LightCnv.filter_size = 3')) == (
+          "Unknown gin configurable 'mtf_conv.layers.LightCnv'; did you mean "
+          "'mtf_conv.layers.LightConv'?")
+  assert _explained(lambda: seqio.get_mixture_or_task('trek')) == (
+      "Unknown task 'trek'; did you mean 'trec'?")
+
+
+def test_unknown_argument_of_a_layer_is_told():
+  gin.clear_config()
+  line = _explained(lambda: gin.parse_config(
+      'mtf_conv.layers.LightConv.filter_sise = 3'))
+  assert line is not None and 'filter_sise' in line and 'filter_size' in line
+
+
+def test_only_user_errors_are_shortened():
+  assert explain.one_line(errors.UserError('which one')) == 'which one'
+  assert explain.one_line(ValueError('shapes differ')) is None
+  # gin adds where a wrong argument came from.
+  assert _explained(lambda: layers.LightConv(12, 64, num_filters=5)) == (
+      'num_heads (=12) must be a multiple of num_filters (=5)')
+
+
+@pytest.mark.parametrize('variables, expected', [
+    ({'shared/embedding': (128, 64),
+      'encoder/block_000/layer_000/LightConv/wi': (64, 64),
+      'encoder/block_000/layer_000/LightConv/wi_slot_v': (64,),
+      'encoder/block_000/layer_000/rms_norm/scale': (64,),
+      'decoder/block_000/layer_000/SelfAttention/q': (64, 64),
+      'decoder/block_001/layer_000/SelfAttention/q': (64, 64),
+      'global_step': ()},
+     'LightConv and SelfAttention, 1+2 blocks, d_model 64, 20,544 weights'),
+    ({'conv1d/kernel': (3, 3)},
+     'no block that is known, 0+0 blocks, 9 weights'),
+])
+def test_models_are_named_by_their_variables(variables, expected):
+  assert training.describe(variables) == expected
