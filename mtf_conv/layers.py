@@ -126,16 +126,7 @@ class GatedConv(transformer.TransformerLayer):
     x1 = self._gated_input(context, x)
     filters = self._filters(
         context, x1, mtf.Dimension('conv_taps', filter_size))
-    if context.mode == 'incremental':
-      x2 = self._convolve_step(context, x1, filters, dilation_rate)
-    else:
-      if context.mode == 'first_part':
-        self._record_history(context, x1, filter_size, dilation_rate)
-      offsets_fn = (conv.causal_offsets if context.model.autoregressive
-                    else conv.centred_offsets)
-      x2 = conv.local_conv(
-          x1, filters, offsets_fn(filter_size, dilation_rate),
-          context.length_dim, _segments(context))
+    x2 = self._convolve(context, x1, filters, dilation_rate)
     if self._pointwise:
       x2 = self._product(context, 'pointwise', x2, [
           mtf.Dimension('heads_out', self._heads_dim.size),
@@ -164,23 +155,25 @@ class GatedConv(transformer.TransformerLayer):
     old_dims = ([context.model.model_dim]
                 if x.shape.dims[-1] == context.model.model_dim
                 else self._inner_dims)
-    shape = context.model.ensemble_dims + [_combined(old_dims),
-                                           _combined(new_dims)]
-    kernel = mtf.get_variable(
-        context.mesh, name, mtf.Shape(shape),
-        initializer=tf.random_normal_initializer(
-            stddev=mtf.Shape(old_dims).size**-0.5),
-        dtype=context.variable_dtype)
+    kernel = self._get_variable(
+        context, name, [_combined(old_dims), _combined(new_dims)],
+        tf.random_normal_initializer(stddev=mtf.Shape(old_dims).size**-0.5))
     kernel = mtf.reshape(
         kernel, context.model.ensemble_dims + old_dims + new_dims)
     y = mtf.einsum([x, kernel], reduced_dims=old_dims)
     if self._use_bias:
-      bias = mtf.get_variable(
-          context.mesh, f'{name}_bias',
-          mtf.Shape(context.model.ensemble_dims + [_combined(new_dims)]),
-          initializer=tf.zeros_initializer(), dtype=context.variable_dtype)
-      y += mtf.reshape(bias, context.model.ensemble_dims + new_dims)
+      y += self._bias(context, f'{name}_bias', new_dims)
     return y
+
+  def _bias(self, context, name, dims):
+    bias = self._get_variable(
+        context, name, [_combined(dims)], tf.zeros_initializer())
+    return mtf.reshape(bias, context.model.ensemble_dims + dims)
+
+  def _get_variable(self, context, name, dims, initializer):
+    return mtf.get_variable(
+        context.mesh, name, mtf.Shape(context.model.ensemble_dims + dims),
+        initializer=initializer, dtype=context.variable_dtype)
 
   def _filters(self, context, x1, taps_dim):
     """The filters as used: normalised, dropped out, one for every head."""
@@ -213,6 +206,22 @@ class GatedConv(transformer.TransformerLayer):
         output_shape=mtf.Shape(
             [d for d in filters.shape.dims[:-1] if d != filters_dim] +
             [self._heads_dim, filters.shape.dims[-1]]))
+
+  def _offsets(self, context):
+    """What each tap reads, relative to the position that it is for."""
+    offsets_fn = (conv.causal_offsets if context.model.autoregressive
+                  else conv.centred_offsets)
+    return offsets_fn(*self.taps(context))
+
+  def _convolve(self, context, x1, filters, dilation_rate):
+    """X2 of the block, of the shape of x1; keeps what decoding needs."""
+    if context.mode == 'incremental':
+      return self._convolve_step(context, x1, filters, dilation_rate)
+    if context.mode == 'first_part':
+      self._record_history(
+          context, x1, filters.shape.dims[-1].size, dilation_rate)
+    return conv.local_conv(x1, filters, self._offsets(context),
+                           context.length_dim, _segments(context))
 
   def _history_dim(self, filter_size, dilation_rate):
     return mtf.Dimension('conv_history', (filter_size - 1) * dilation_rate)
@@ -262,12 +271,9 @@ class LightConv(GatedConv):
 
   def filter_weights(self, context, x1, taps_dim):
     """Returns a variable, shape [filters, taps]."""
-    return mtf.get_variable(
-        context.mesh, 'filters',
-        mtf.Shape(
-            context.model.ensemble_dims + self._filter_dims + [taps_dim]),
-        initializer=tf.random_normal_initializer(stddev=taps_dim.size**-0.5),
-        dtype=context.variable_dtype)
+    return self._get_variable(
+        context, 'filters', self._filter_dims + [taps_dim],
+        tf.random_normal_initializer(stddev=taps_dim.size**-0.5))
 
 
 @gin.configurable
@@ -284,17 +290,19 @@ class DynamicConv(GatedConv):
     """Returns a Tensor, shape [batch, length, filters, taps]."""
     filter_dims = self._filter_dims + [taps_dim]
     inner_dims = self._inner_dims
-    kernel = mtf.get_variable(
-        context.mesh, 'wq',
-        mtf.Shape(context.model.ensemble_dims + [
-            _combined(inner_dims),
-            mtf.Dimension('filter_taps', mtf.Shape(filter_dims).size)]),
-        initializer=tf.random_normal_initializer(
-            stddev=mtf.Shape(inner_dims).size**-0.5),
-        dtype=context.variable_dtype)
+    filter_taps = mtf.Dimension('filter_taps', mtf.Shape(filter_dims).size)
+    kernel = self._get_variable(
+        context, 'wq', [_combined(inner_dims), filter_taps],
+        tf.random_normal_initializer(
+            stddev=mtf.Shape(inner_dims).size**-0.5))
     kernel = mtf.reshape(
         kernel, context.model.ensemble_dims + inner_dims + filter_dims)
-    return mtf.einsum([x1, kernel], reduced_dims=inner_dims)
+    filters = mtf.einsum([x1, kernel], reduced_dims=inner_dims)
+    if self._use_bias:
+      bias = self._get_variable(
+          context, 'wq_bias', [filter_taps], tf.zeros_initializer())
+      filters += mtf.reshape(bias, context.model.ensemble_dims + filter_dims)
+    return filters
 
 
 @gin.configurable
