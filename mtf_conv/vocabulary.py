@@ -9,11 +9,11 @@ import functools
 import hashlib
 import os
 
+import gin
 import seqio
 from google.protobuf import message
 from sentencepiece import sentencepiece_model_pb2
 
-import gin
 from mtf_conv import errors, network
 
 # T5's own, which t5.data.DEFAULT_SPM_PATH names in its bucket.
@@ -107,18 +107,25 @@ def _load(path, extra_ids):
 
 
 class ConfiguredVocabulary(seqio.SentencePieceVocabulary):
-  """The SentencePiece model that gin or the environment names when it is used.
+  """A SentencePiece model whose path is asked for when it is used.
 
   Tasks are registered before gin is parsed, so a task's features cannot hold
   the path.
   """
 
-  def __init__(self, extra_ids=EXTRA_IDS):
+  def __init__(self, path_fn=model_path, extra_ids=EXTRA_IDS):
+    """Constructor; reads nothing.
+
+    Args:
+      path_fn: returns the path of the model.
+      extra_ids: the number of sentinels.
+    """
     super().__init__(sentencepiece_model_file=None, extra_ids=extra_ids)
+    self._path_fn = path_fn
 
   @property
   def _resolved(self):
-    return _load(model_path(), self.extra_ids)
+    return _load(self._path_fn(), self.extra_ids)
 
   @property
   def sentencepiece_model_file(self):

@@ -1,0 +1,177 @@
+"""Tests of the preparation of data from raw files."""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+
+import pytest
+import tensorflow_datasets as tfds
+
+from mtf_conv import errors, network, prepare
+
+_TRAIN = (b'DESC:manner How did serfdom develop in Russia ?\n'
+          b'LOC:city Which is the sister\xf0city of Los Angeles ?\n'
+          b'ENTY:food What is caf\xe9 au lait ?\n')
+_TEST = b'NUM:dist How far is it from Denver to Aspen ?\n'
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+  monkeypatch.setattr(network, '_connects', lambda address: False)
+
+
+@pytest.fixture
+def raw(tmp_path):
+  folder = tmp_path / 'raw'
+  folder.mkdir()
+  (folder / 'train_5500.label').write_bytes(_TRAIN)
+  (folder / 'TREC_10.label').write_bytes(_TEST)
+  return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+  return tmp_path / 'tfds'
+
+
+def _rows(data, split):
+  builder = tfds.builder('trec:1.0.0', data_dir=data)
+  names = builder.info.features['label-fine'].names
+  return [(names[row['label-fine']], row['text'].decode())
+          for row in tfds.as_numpy(builder.as_dataset(split))]
+
+
+def _half_prepared(data):
+  return [path for path in data.rglob('*')
+          if path.name.endswith('.raw') or 'incomplete' in path.name]
+
+
+def test_a_subset_is_prepared_and_recorded_as_one(raw, data, capsys):
+  folder = prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  assert folder == str(data / 'trec' / '1.0.0')
+  assert prepare.prepared_dir('trec', data) == folder
+  # TFDS makes the byte 0xf0 a space; other bytes are taken for Latin-1.
+  assert sorted(_rows(data, 'train')) == [
+      ('city', 'Which is the sister city of Los Angeles ?'),
+      ('food', 'What is caf\u00e9 au lait ?'),
+      ('manner', 'How did serfdom develop in Russia ?'),
+  ]
+  assert _rows(data, 'test') == [
+      ('dist', 'How far is it from Denver to Aspen ?')]
+  manifest = json.loads((data / 'mtf_conv' / 'trec-1.0.0.json').read_text())
+  assert not manifest.pop('original')
+  assert manifest['files'][0] == {
+      'file': 'train_5500.label', 'size': len(_TRAIN),
+      'sha256': hashlib.sha256(_TRAIN).hexdigest(), 'rows': 3,
+      'registered_sha256': '9e4c8bdcaffb96ed61041bd64b564183'
+                           'd52793a8e91d84fc3a8646885f466ec3'}
+  output = capsys.readouterr().out
+  assert 'train_5500.label: 3 rows, sha256' in output
+  assert 'not the original' in output
+  assert output.endswith('(train 3, test 1)\n')
+  assert not _half_prepared(data)
+
+
+def test_a_second_call_finds_it_there(raw, data, capsys):
+  folder = prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  stamp = os.stat(folder).st_mtime_ns
+  capsys.readouterr()
+  assert prepare.prepare('trec', raw_dir=raw, data_dir=data) == folder
+  assert prepare.prepare('trec', data_dir=data) == folder
+  assert os.stat(folder).st_mtime_ns == stamp
+  assert capsys.readouterr().out == (
+      f'trec is already prepared in {folder}\n' * 2)
+
+
+def test_other_files_than_it_was_made_from(raw, data):
+  prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  (raw / 'TREC_10.label').write_bytes(_TEST + _TRAIN)
+  with pytest.raises(errors.UserError, match='made from another TREC_10.label'):
+    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+
+
+def test_two_at_once(raw, data, capsys):
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    folders = list(pool.map(
+        lambda _: prepare.prepare('trec', raw_dir=raw, data_dir=data),
+        range(2)))
+  assert folders[0] == folders[1]
+  assert capsys.readouterr().out.count('is already prepared') == 1
+
+
+def test_after_a_killed_call(raw, data):
+  left = [data / 'trec' / 'incomplete.ABC123_1.0.0',
+          data / 'mtf_conv' / 'trec-1.0.0.raw']
+  for folder in left:
+    folder.mkdir(parents=True)
+    (folder / 'half').write_text('written')
+  assert prepare.prepared_dir('trec', data) is None
+  prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  assert len(_rows(data, 'train')) == 3
+  assert not _half_prepared(data)
+
+
+def test_full_disk(raw, data, monkeypatch):
+  def fail(*unused_args, **unused_kwargs):
+    raise OSError(28, 'No space left on device')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', fail)
+    with pytest.raises(errors.UserError, match=f'cannot prepare trec in {data}'
+                       '.*No space left on device'):
+      prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  assert prepare.prepared_dir('trec', data) is None
+  assert not _half_prepared(data)
+  prepare.prepare('trec', raw_dir=raw, data_dir=data)
+
+
+@pytest.mark.parametrize('line, problem', [
+    (b'LOC What is it ?', "expected 'COARSE:fine question', found 'LOC'"),
+    (b'', "expected 'COARSE:fine question', found ''"),
+    (b'LOC:citi What is it ?',
+     "unknown label-fine 'citi'; did you mean 'city'?"),
+    (b'LOK:city What is it ?',
+     "unknown label-coarse 'LOK'; did you mean 'LOC'?"),
+    (b'LOC:city', "no question after 'LOC:city'"),
+])
+def test_malformed_line(line, problem, raw, data):
+  path = raw / 'train_5500.label'
+  path.write_bytes(_TRAIN + line + b'\n' + _TEST)
+  with pytest.raises(errors.UserError) as error:
+    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  assert str(error.value) == f'{path}:4: {problem}'
+  assert prepare.prepared_dir('trec', data) is None
+  assert not _half_prepared(data)
+
+
+def test_missing_and_empty_files(raw, data):
+  path = raw / 'TREC_10.label'
+  path.write_bytes(b'')
+  with pytest.raises(errors.UserError, match=f'{path} is empty'):
+    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  path.unlink()
+  with pytest.raises(errors.UserError, match=f'{path} does not exist'):
+    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+
+
+def test_no_network(data):
+  with pytest.raises(errors.UserError) as error:
+    prepare.prepare('trec', data_dir=data)
+  assert str(error.value) == (
+      'train_5500.label comes from cogcomp.org, which does not answer: fetch '
+      'it elsewhere and give --raw_dir')
+
+
+def test_unknown_task():
+  with pytest.raises(errors.UserError, match="'treck': .*did you mean 'trec'"):
+    prepare.prepare('treck')
+
+
+def test_the_original(data_dir, data, capsys):
+  prepare.prepare('trec', raw_dir=f'{data_dir}/trec', data_dir=data)
+  output = capsys.readouterr().out
+  assert output.count('its sha256 is the registered one') == 2
+  assert '(train 5452, test 500)' in output
+  manifest = json.loads((data / 'mtf_conv' / 'trec-1.0.0.json').read_text())
+  assert manifest['original']
