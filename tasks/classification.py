@@ -81,7 +81,7 @@ def _add(name, dataset):
   seqio.TaskRegistry.add(
       name,
       source=tfds_source.PreparedTfdsDataSource(
-          dataset.tfds_name, dataset.splits,
+          lambda: dataset.tfds_name, dataset.splits,
           remedy=f'run mtf_conv prepare {name} --data_dir={{data_dir}}'),
       preprocessors=[
           functools.partial(to_text, dataset=dataset),

@@ -7,11 +7,11 @@ unique sentinel for each): with `sequence_length = {'inputs': 512,
 
 import functools
 
+import gin
 import seqio
 from mtf_conv.tasks import text_files, tfds_source
 from t5.data import preprocessors
 
-import gin
 from mtf_conv import vocabulary
 
 
@@ -23,23 +23,6 @@ def c4_name(version='2.2.0'):
     version: the version of TFDS's builder; 2.2.0 is what T5 itself takes.
   """
   return f'c4/en:{version}'
-
-
-class C4DataSource(tfds_source.PreparedTfdsDataSource):
-  """C4 in the version that gin names when it is read."""
-
-  def __init__(self):
-    super().__init__(
-        c4_name(), splits=('train', 'validation'),
-        remedy='prepare it there with TFDS and Apache Beam, or train on local '
-               'text with text_span_corruption')
-
-  @property
-  def tfds_dataset(self):
-    """TFDS's loader, which memoizes builders by name itself."""
-    return seqio.LazyTfdsLoader(
-        c4_name(), split_map={split: split for split in self.splits},
-        read_only=True)
 
 
 def _add(name, source):
@@ -62,5 +45,8 @@ def _add(name, source):
       })
 
 
-_add('c4_span_corruption', C4DataSource())
+_add('c4_span_corruption', tfds_source.PreparedTfdsDataSource(
+    c4_name, splits={'train': 'train', 'validation': 'validation'},
+    remedy='prepare it there with TFDS and Apache Beam, or train on local text '
+           'with text_span_corruption'))
 _add('text_span_corruption', text_files.TextFileDataSource())

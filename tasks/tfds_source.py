@@ -41,17 +41,30 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
   hundreds of lines.
   """
 
-  def __init__(self, tfds_name, splits, remedy):
+  def __init__(self, name_fn, splits, remedy):
     """Constructor; reads nothing.
 
     Args:
-      tfds_name: 'name:version' or 'name/config:version'.
-      splits: as in seqio.TfdsDataSource.
+      name_fn: returns 'name:version' or 'name/config:version'. A function,
+        because gin may name the version, and is parsed later.
+      splits: a dictionary from SeqIO's splits to TFDS's.
       remedy: the command that prepares it, or what to do instead; '{data_dir}'
         in it stands for the folder.
     """
-    super().__init__(tfds_name, splits=splits, read_only=True)
+    super().__init__(name_fn(), splits=splits)
+    self._name_fn = name_fn
+    self._split_map = splits
     self._remedy = remedy
+
+  @property
+  def tfds_dataset(self):
+    """TFDS's loader, under today's name and data folder.
+
+    One loader would keep the first it sees of both; builders are kept by name
+    and folder anyway.
+    """
+    return seqio.LazyTfdsLoader(
+        self._name_fn(), split_map=self._split_map, read_only=True)
 
   def _require_prepared(self):
     data = self.tfds_dataset
