@@ -20,10 +20,10 @@ import json
 import os
 import re
 
+import gin
 import seqio
 import tensorflow as tf
 
-import gin
 from mtf_conv import errors
 
 MAX_CHARACTERS = 65536
