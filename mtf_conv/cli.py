@@ -1,0 +1,149 @@
+"""mtf_conv VERB: the command line, parsing only.
+
+A verb is a function that adds its flags to a parser and returns the function
+that does the work, which imports what it needs: `mtf_conv --help` does not wait
+for TensorFlow.
+"""
+
+import argparse
+import logging
+import os
+import re
+import sys
+import warnings
+
+from mtf_conv import errors
+
+
+class Parser(argparse.ArgumentParser):
+  """argparse, telling what is wrong in one line with the nearest valid name."""
+
+  def __init__(self, **kwargs):
+    super().__init__(
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+
+  def parse_args(self, args=None, namespace=None):
+    """Parses; an unknown flag or a wrong value ends the program."""
+    parsed, unknown = self.parse_known_args(args, namespace)
+    if unknown:
+      flag = unknown[0].split('=')[0]
+      kind = 'flag' if flag.startswith('-') else 'argument'
+      self.error(f'unknown {kind} {flag!r}'
+                 + errors.nearest(flag, self._option_string_actions))
+    return parsed
+
+  def error(self, message):
+    """Ends the program with one line."""
+    choice = re.fullmatch(
+        r"argument (.*): invalid choice: '(.*)' \(choose from (.*)\)", message)
+    if choice:
+      name, value, choices = choice.groups()
+      choices = re.findall(r"'([^']*)'", choices)
+      message = (f'unknown {name} {value!r}: choose from {", ".join(choices)}'
+                 + errors.nearest(value, choices))
+    self.exit(2, f'{self.prog}: {message}; --help says what there is\n')
+
+
+def quiet():
+  """Keeps what TensorFlow and TFDS log for their developers to themselves.
+
+  To be called before TensorFlow is imported.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  warnings.simplefilter('ignore')
+  for name in ('absl', 'tensorflow'):
+    logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _list(parser):
+  parser.add_argument(
+      'what', nargs='?', choices=['models', 'tasks', 'gin'],
+      help='only these; all when it is not given')
+
+  def run(args):
+    from mtf_conv import listing
+    return listing.show(args.what)
+
+  return run
+
+
+def _doctor(parser):
+  parser.add_argument(
+      '--data_dir', help="TFDS's data folder to look into, beside the default")
+
+  def run(args):
+    from mtf_conv import doctor
+    return doctor.examine(args.data_dir)
+
+  return run
+
+
+def _prepare(parser):
+  parser.add_argument('task', help='the task whose data is prepared: trec, ...')
+  parser.add_argument(
+      '--raw_dir', help='the folder of the raw files under their original '
+      'names; without it they are downloaded')
+  parser.add_argument(
+      '--data_dir', help="TFDS's data folder, to be given to t5_mesh_conv as "
+      "--tfds_data_dir; TFDS's default when it is not given")
+
+  def run(args):
+    from mtf_conv import prepare
+    prepare.prepare(args.task, args.raw_dir, args.data_dir)
+
+  return run
+
+
+# A verb: what it does, in a line, and the function that adds its flags.
+_VERBS = {
+    'list': ('the models, tasks and gin files there are', _list),
+    'doctor': ('what is installed, found and missing, and how to mend it',
+               _doctor),
+    'prepare': ("a task's data, from raw files or from the network", _prepare),
+}
+
+
+def _usage():
+  width = max(map(len, _VERBS))
+  return 'usage: mtf_conv VERB ...; mtf_conv VERB --help\n\n' + ''.join(
+      f'  {verb.ljust(width)}  {what}\n' for verb, (what, _) in _VERBS.items())
+
+
+def main(argv=None):
+  """Runs a verb.
+
+  Args:
+    argv: the command line, the program's name first; sys.argv when None.
+
+  Returns:
+    The exit code.
+  """
+  args = (sys.argv if argv is None else argv)[1:]
+  if not args or args[0] in ('-h', '--help', 'help'):
+    print(_usage(), end='')
+    return 0 if args else 2
+  verb = args[0]
+  if verb not in _VERBS:
+    print(f'mtf_conv: unknown verb {verb!r}: choose from {", ".join(_VERBS)}'
+          + errors.nearest(verb, _VERBS), file=sys.stderr)
+    return 2
+  what, add_flags = _VERBS[verb]
+  parser = Parser(prog=f'mtf_conv {verb}', description=f'Verb {verb}: {what}.')
+  run = add_flags(parser)
+  parsed = parser.parse_args(args[1:])
+  quiet()
+  try:
+    return run(parsed) or 0
+  except errors.UserError as error:
+    print(f'mtf_conv {verb}: {error}', file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    return 130
+  except BrokenPipeError:  # As in `mtf_conv list | head`.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,54 @@
+"""Learning curves as a picture."""
+
+import matplotlib
+
+matplotlib.use('Agg')  # Draws without a display.
+from matplotlib import pyplot as plt  # noqa: E402
+
+from mtf_conv.report import runs  # noqa: E402
+
+_LINES = {'raw': '--', 'pretrained': '-'}
+_LABELS = {'raw': 'raw', 'pretrained': 'pre-trained'}
+
+
+def plot(path, models, model_dirs, task):
+  """Draws score and loss of fine-tuning, and the loss of pre-training.
+
+  Args:
+    path: where the PNG goes.
+    models: the names of the models.
+    model_dirs: as for `table.compare`.
+    task: the name of the fine-tuning task.
+  """
+  figure, (score, loss, pretraining) = plt.subplots(
+      1, 3, figsize=(12, 4), layout='constrained')
+  for number, model in enumerate(models):
+    color = f'C{number}'
+    for init, line in _LINES.items():
+      model_dir = model_dirs(model, init)
+      style = {'linestyle': line, 'color': color,
+               'label': f'{model}, {_LABELS[init]}'}
+      _draw(score, runs.scores(model_dir, task), marker='o', markersize=3,
+            **style)
+      _draw(loss, runs.losses(model_dir), **style)
+    _draw(pretraining, runs.losses(model_dirs(model, 'pretrain')), color=color,
+          label=model)
+  _name(score, f'{task}: validation accuracy', '%')
+  score.set_ylim(0, 100)
+  _name(loss, f'{task}: training loss', 'nats per token')
+  _name(pretraining, 'pre-training: loss', 'nats per token')
+  score.legend(loc='best', fontsize='small')
+  pretraining.legend(loc='best', fontsize='small')
+  figure.savefig(path, dpi=120)
+  plt.close(figure)
+
+
+def _draw(axes, curve, **style):
+  axes.plot(curve.index, curve.values, **style)
+
+
+def _name(axes, title, unit):
+  axes.set_title(title, fontsize='medium')
+  axes.set_xlabel('step')
+  axes.set_ylabel(unit)
+  axes.grid(alpha=0.3)
