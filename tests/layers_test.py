@@ -96,93 +96,6 @@ def test_plain_depthwise_is_equation_1():
 # One logit, however it is computed.
 
 
-def _decoder_context(m, mode, position, **kwargs):
-  """The Contexts that sample_autoregressive makes."""
-  length_dim = kwargs.pop('length_dim')
-  length_range = mtf.range(m.mesh, length_dim, tf.int32)
-  return transformer.Context(
-      model=m.decoder, mesh=m.mesh, batch_dims=[mtf.Dimension('batch', BATCH)],
-      length_dim=length_dim, variable_dtype=m.variable_dtype, mode=mode,
-      position=position, new_states=[], write_priority=length_range,
-      sequence_id=1, constant_states=kwargs.pop('constant_states', []),
-      **kwargs)
-
-
-def _three_ways(m, ids, prefix_lengths, first_id):
-  """Teacher-forced, first_part and incremental logits of the same ids.
-
-  Args:
-    m: a Model.
-    ids: [batch, length] target ids, none of them 0.
-    prefix_lengths: [batch], how many ids are given.
-    first_id: the decoder's input at position 0.
-
-  Returns:
-    (teacher, first_part, steps): [batch, length, vocab] twice, then a list of
-    [batch, vocab], the t-th for positions prefix_lengths + t.
-  """
-  inputs = np.concatenate(
-      [np.full((BATCH, 1), first_id), ids[:, :-1]], 1)
-  length_dim = mtf.Dimension('length', ids.shape[1])
-  source = m.ids(_token_ids(7, 5))
-  encoder_output, _ = m.encoder.call_simple(
-      source, None, compute_loss=False, mode='eval',
-      sequence_id=mtf.minimum(source, 1))
-  encoder = dict(
-      encoder_output=mtf.layers.rename_length_to_memory_length(encoder_output),
-      encoder_sequence_id=mtf.layers.rename_length_to_memory_length(
-          mtf.minimum(source, 1)))
-  teacher, _ = m.decoder.call_simple(
-      m.ids(inputs), m.ids(ids), compute_loss=False, mode='eval',
-      sequence_id=m.ids(np.ones_like(ids)), **encoder)
-
-  prefix_lengths = np.asarray(prefix_lengths)
-  # The first step reads the last id of the prefix, so first_part sees the
-  # inputs before position prefix_length.
-  seen = np.arange(ids.shape[1])[None] < prefix_lengths[:, None]
-  context = _decoder_context(
-      m, 'first_part', mtf.range(m.mesh, length_dim, tf.int32),
-      length_dim=length_dim, position_is_default=True,
-      initial_position=m.tensor(prefix_lengths.astype('int32'), 'batch'),
-      read_priority=mtf.range(m.mesh, length_dim, tf.int32),
-      inputs=m.ids(ids * seen), **encoder)
-  with tf.variable_scope(m.decoder.name, reuse=True):
-    first_part = m.decoder._call_internal(context, m.ids(inputs * (
-        np.arange(ids.shape[1])[None] <= prefix_lengths[:, None])))
-
-  states, constant_states = context.new_states, context.constant_states
-  steps = []
-  for t in range(ids.shape[1] - prefix_lengths.min()):
-    positions = np.minimum(prefix_lengths + t, ids.shape[1] - 1)
-    position = m.tensor(positions.astype('int32'), 'batch')
-    context = _decoder_context(
-        m, 'incremental', position, length_dim=length_dim, states=states,
-        constant_states=constant_states, read_priority=position,
-        inputs=None, **encoder)
-    with tf.variable_scope(m.decoder.name, reuse=True):
-      steps.append(m.decoder._call_internal(context, m.tensor(
-          inputs[np.arange(BATCH), positions].astype('int32'), 'batch')))
-    states = context.new_states
-  return teacher, first_part, steps
-
-
-def _check_three_ways(m, length, prefix_lengths, first_id=0, atol=1e-5):
-  ids = _token_ids(length, length)
-  teacher, first_part, steps = _three_ways(m, ids, prefix_lengths, first_id)
-  teacher, first_part, *steps = m.run([teacher, first_part, *steps])
-  worst = 0.0
-  for b, prefix_length in enumerate(prefix_lengths):
-    known = min(prefix_length + 1, length)
-    worst = max(worst, np.abs(
-        first_part[b, :known] - teacher[b, :known]).max())
-    for t in range(length - prefix_length):
-      worst = max(worst, np.abs(
-          steps[t][b] - teacher[b, prefix_length + t]).max())
-  assert np.abs(teacher).max() > 0.1, 'the logits say something'
-  assert worst < atol
-  return worst
-
-
 # Decode length 9 is longer than filters of 4, equal to 9, shorter than 31.
 @pytest.mark.parametrize('model', MODELS)
 @pytest.mark.parametrize('filter_size, dilation_rate, num_layers', [
@@ -193,7 +106,7 @@ def test_training_and_decoding_agree(
     model, filter_size, dilation_rate, num_layers, first_id):
   with _model(model, num_layers=num_layers, filter_size=filter_size,
               dilation_rate=dilation_rate) as m:
-    _check_three_ways(m, LENGTH, [0, 0, 0], first_id)
+    harness.check_three_ways(m, _token_ids(LENGTH), [0, 0, 0], first_id)
 
 
 @pytest.mark.parametrize('model', MODELS)
@@ -204,7 +117,7 @@ def test_prefixes_of_every_length_agree(
     model, prefix_lengths, filter_size, dilation_rate):
   with _model(model, filter_size=filter_size,
               dilation_rate=dilation_rate) as m:
-    _check_three_ways(m, LENGTH, prefix_lengths)
+    harness.check_three_ways(m, _token_ids(LENGTH), prefix_lengths)
 
 
 @pytest.mark.parametrize('options', [
@@ -213,7 +126,7 @@ def test_prefixes_of_every_length_agree(
 @pytest.mark.parametrize('model', ['lightconv', 'dynamicconv'])
 def test_options_agree_in_decoding(model, options):
   with _model(model, **options) as m:
-    _check_three_ways(m, LENGTH, [0, 1, 4])
+    harness.check_three_ways(m, _token_ids(LENGTH), [0, 1, 4])
 
 
 def _teacher_logits(m, source, ids):
@@ -515,7 +428,7 @@ def test_one_attention_layer_in_the_encoder(model):
 def test_paper_norm_comes_after_the_layer():
   files = ['models/lightconv.tiny.gin', 'models/paper_norm.gin']
   with harness.Model(files, _bindings('lightconv')) as m:
-    _check_three_ways(m, LENGTH, [0, 0, 0])
+    harness.check_three_ways(m, _token_ids(LENGTH), [0, 0, 0])
     sublayers = m.encoder.layer_stack._sublayers_per_layer
   assert [s.__name__ for s in sublayers] == [
       'sublayer_call_layer', 'sublayer_rms_norm', 'sublayer_dropout',

@@ -158,3 +158,92 @@ def initial_weight(name, shape):
     return (1 + 0.1 * values).astype('float32')
   scale = 1.0 if 'filters' in name else shape[0]**-0.5
   return (scale * values).astype('float32')
+
+
+def _decoder_context(m, batch, mode, position, **kwargs):
+  """The Contexts that sample_autoregressive makes."""
+  length_dim = kwargs.pop('length_dim')
+  length_range = mtf.range(m.mesh, length_dim, tf.int32)
+  return transformer.Context(
+      model=m.decoder, mesh=m.mesh, batch_dims=[mtf.Dimension('batch', batch)],
+      length_dim=length_dim, variable_dtype=m.variable_dtype, mode=mode,
+      position=position, new_states=[], write_priority=length_range,
+      sequence_id=1, constant_states=kwargs.pop('constant_states', []),
+      **kwargs)
+
+
+def three_ways(m, ids, prefix_lengths, first_id):
+  """Teacher-forced, first_part and incremental logits of the same ids.
+
+  Args:
+    m: a Model.
+    ids: [batch, length] target ids, none of them 0.
+    prefix_lengths: [batch], how many ids are given.
+    first_id: the decoder's input at position 0.
+
+  Returns:
+    (teacher, first_part, steps): [batch, length, vocab] twice, then a list of
+    [batch, vocab], the t-th for positions prefix_lengths + t.
+  """
+  batch, length = ids.shape
+  inputs = np.concatenate([np.full((batch, 1), first_id), ids[:, :-1]], 1)
+  length_dim = mtf.Dimension('length', length)
+  source = m.ids(np.random.RandomState(7).randint(2, VOCABULARY, (batch, 5)))
+  encoder_output, _ = m.encoder.call_simple(
+      source, None, compute_loss=False, mode='eval',
+      sequence_id=mtf.minimum(source, 1))
+  encoder = dict(
+      encoder_output=mtf.layers.rename_length_to_memory_length(encoder_output),
+      encoder_sequence_id=mtf.layers.rename_length_to_memory_length(
+          mtf.minimum(source, 1)))
+  teacher, _ = m.decoder.call_simple(
+      m.ids(inputs), m.ids(ids), compute_loss=False, mode='eval',
+      sequence_id=m.ids(np.ones_like(ids)), **encoder)
+
+  prefix_lengths = np.asarray(prefix_lengths)
+  # The first step reads the last id of the prefix, so first_part sees the
+  # inputs before position prefix_length.
+  seen = np.arange(length)[None] < prefix_lengths[:, None]
+  context = _decoder_context(
+      m, batch, 'first_part', mtf.range(m.mesh, length_dim, tf.int32),
+      length_dim=length_dim, position_is_default=True,
+      initial_position=m.tensor(prefix_lengths.astype('int32'), 'batch'),
+      read_priority=mtf.range(m.mesh, length_dim, tf.int32),
+      inputs=m.ids(ids * seen), **encoder)
+  with tf.variable_scope(m.decoder.name, reuse=True):
+    first_part = m.decoder._call_internal(context, m.ids(inputs * (
+        np.arange(length)[None] <= prefix_lengths[:, None])))
+
+  states, constant_states = context.new_states, context.constant_states
+  steps = []
+  for t in range(length - prefix_lengths.min()):
+    positions = np.minimum(prefix_lengths + t, length - 1)
+    position = m.tensor(positions.astype('int32'), 'batch')
+    inputs_this_step = m.tensor(
+        inputs[np.arange(batch), positions].astype('int32'), 'batch')
+    context = _decoder_context(
+        m, batch, 'incremental', position, length_dim=length_dim, states=states,
+        constant_states=constant_states, read_priority=position,
+        inputs=inputs_this_step, **encoder)
+    with tf.variable_scope(m.decoder.name, reuse=True):
+      steps.append(m.decoder._call_internal(context, inputs_this_step))
+    states = context.new_states
+  return teacher, first_part, steps
+
+
+def check_three_ways(m, ids, prefix_lengths, first_id=0, atol=1e-5):
+  """Checks that three_ways agree; returns their greatest difference."""
+  length = ids.shape[1]
+  teacher, first_part, steps = three_ways(m, ids, prefix_lengths, first_id)
+  teacher, first_part, *steps = m.run([teacher, first_part, *steps])
+  worst = 0.0
+  for b, prefix_length in enumerate(prefix_lengths):
+    known = min(prefix_length + 1, length)
+    worst = max(worst, np.abs(
+        first_part[b, :known] - teacher[b, :known]).max())
+    for t in range(length - prefix_length):
+      worst = max(worst, np.abs(
+          steps[t][b] - teacher[b, prefix_length + t]).max())
+  assert np.abs(teacher).max() > 0.1, 'the logits say something'
+  assert worst < atol
+  return worst
