@@ -53,9 +53,9 @@ def one_line(error):
   Returns:
     One line, or None for an error of the program, which needs its traceback.
   """
-  if isinstance(error, errors.UserError):
-    # gin adds lines on where it was called from.
-    return str(error).splitlines()[0]
+  user_message = errors.user_message(error)
+  if user_message:
+    return user_message
   message = str(error)
   for pattern, kind, nearest in _UNKNOWN:
     match = re.search(pattern, message)

@@ -22,7 +22,7 @@ def local_conv(x, filters, offsets, segments=None):
     x: [batch, length, heads, d_kv].
     filters: [batch, length, heads, taps], or without the first two.
     offsets: one integer per tap.
-    segments: None or [batch, length].
+    segments: None or [batch, length]; 0 is padding.
 
   Returns:
     An array of the shape of x.
@@ -39,7 +39,8 @@ def local_conv(x, filters, offsets, segments=None):
         j = i + offset
         if not 0 <= j < length:
           continue
-        if segments is not None and segments[b, i] != segments[b, j]:
+        if segments is not None and not (
+            segments[b, i] == segments[b, j] != 0):
           continue
         y[b, i] += filters[b, i, :, tap, None] * x[b, j]
   return y
@@ -59,7 +60,8 @@ def local_conv_gradients(x, filters, offsets, dy, segments=None):
         j = i + offset
         if not 0 <= j < x.shape[1]:
           continue
-        if segments is not None and segments[b, i] != segments[b, j]:
+        if segments is not None and not (
+            segments[b, i] == segments[b, j] != 0):
           continue
         dx[b, j] += dynamic[b, i, :, tap, None] * dy[b, i]
         dfilters[b, i, :, tap] += (dy[b, i] * x[b, j]).sum(-1)

@@ -25,7 +25,9 @@ def _case(taps, length=LENGTH, dynamic=False, packed=False):
   shape = (BATCH, length) if dynamic else ()
   filters = rng.randn(*shape, HEADS, taps).astype('float32')
   segments = None
-  if packed:
+  if packed == 'padded':
+    segments = np.array([[1] * (length - 3) + [0] * 3, [1] * length], 'int32')
+  elif packed:
     segments = np.sort(rng.randint(0, 3, (BATCH, length)), -1).astype('int32')
     segments[0] = segments[0][::-1]
   return x, filters, segments
@@ -75,7 +77,7 @@ def test_offsets_of_the_paper_s_examples():
 @pytest.mark.parametrize('taps', [1, 2, 7, 8, 15])
 @pytest.mark.parametrize('causal', [False, True])
 @pytest.mark.parametrize('dynamic', [False, True])
-@pytest.mark.parametrize('packed', [False, True])
+@pytest.mark.parametrize('packed', [False, True, 'padded'])
 def test_values_and_gradients(taps, causal, dynamic, packed):
   offsets = reference.offsets(taps, 1, causal)
   _check(*_case(taps, dynamic=dynamic, packed=packed), offsets)
@@ -86,6 +88,15 @@ def test_values_and_gradients(taps, causal, dynamic, packed):
 def test_dilation(dilation_rate, causal):
   offsets = reference.offsets(4, dilation_rate, causal)
   _check(*_case(4, length=11, packed=True), offsets)
+
+
+@pytest.mark.parametrize('offsets', [[-4, -3, -2], [1, 2], [0], [5, 6]])
+def test_offsets_on_one_side(offsets):
+  _check(*_case(len(offsets)), offsets)
+
+
+def test_offsets_in_any_order():
+  _check(*_case(3, packed=True), [2, -1, 0])
 
 
 def test_filters_per_channel():
