@@ -58,12 +58,12 @@ def quiet():
 
 def _list(parser):
   parser.add_argument(
-      'what', nargs='?', choices=['models', 'tasks', 'gin'],
+      'kind', nargs='?', choices=['models', 'tasks', 'gin'],
       help='only these; all when it is not given')
 
   def run(args):
     from mtf_conv import listing
-    return listing.show(args.what)
+    return listing.show(args.kind)
 
   return run
 
