@@ -1,6 +1,6 @@
-"""What t5_mesh_conv adds to T5's training: a progress bar, and a guard.
+"""What t5_mesh_conv adds to T5's training: progress, a loss curve, a guard.
 
-Both are session hooks; `train_model` takes the place of T5's function of the
+These are session hooks; `train_model` takes the place of T5's function of the
 same name through `utils.run.train_model_fn` and hands everything on to it.
 """
 
@@ -34,7 +34,8 @@ def train_model(estimator, *args, **kwargs):
     return train(
         input_fn=input_fn, max_steps=max_steps,
         hooks=[ModelDirGuard(estimator.model_dir),
-               ProgressBar(max_steps, estimator.model_dir), *hooks])
+               ProgressBar(max_steps, estimator.model_dir),
+               LossCurve(max_steps, estimator.model_dir), *hooks])
 
   estimator.train = train_with_hooks
   try:
@@ -102,7 +103,44 @@ def _size(shape):
   return size
 
 
-class ProgressBar(tf.train.SessionRunHook):
+class _StepAndLoss(tf.train.SessionRunHook):
+  """Fetches the step, and the loss where there is one."""
+
+  def begin(self):
+    """Finds them in the graph."""
+    self._step = tf.train.get_or_create_global_step()
+    losses = tf.get_collection(tf.GraphKeys.LOSSES)
+    self._fetches = {'step': self._step}
+    if losses:
+      self._fetches['loss'] = losses[-1]
+
+  def before_run(self, run_context):
+    """Fetches them."""
+    return tf.train.SessionRunArgs(self._fetches)
+
+
+class LossCurve(_StepAndLoss):
+  """Writes 50 losses of a run to its event file, at least one in 100 steps.
+
+  Estimator writes one in 100: of a run of 200 steps that is no curve.
+  """
+
+  def __init__(self, max_steps, model_dir):
+    self._every = max(1, min(100, max_steps // 50))
+    self._model_dir = model_dir
+
+  def after_run(self, run_context, run_values):
+    """Writes the loss if it is its turn."""
+    step = int(run_values.results['step'])
+    loss = run_values.results.get('loss')
+    if loss is not None and step % self._every == 0:
+      value = tf.Summary.Value(tag='loss', simple_value=float(loss))
+      # The writer of Estimator's own summaries: one event file for all.
+      tf.summary.FileWriterCache.get(self._model_dir).add_summary(
+          tf.Summary(value=[value]), step)
+
+
+class ProgressBar(_StepAndLoss):
   """Step, loss, steps per second and time left, on the terminal.
 
   The same goes to <model_dir>/progress.json, for whoever started this process
@@ -114,14 +152,6 @@ class ProgressBar(tf.train.SessionRunHook):
     self._path = os.path.join(model_dir, 'progress.json')
     self._bar = None
 
-  def begin(self):
-    """Finds what to show in the graph."""
-    self._step = tf.train.get_or_create_global_step()
-    losses = tf.get_collection(tf.GraphKeys.LOSSES)
-    self._fetches = {'step': self._step}
-    if losses:
-      self._fetches['loss'] = losses[-1]
-
   def after_create_session(self, session, coord):
     """Starts the bar at the step of the checkpoint."""
     self._bar = tqdm.tqdm(
@@ -130,10 +160,6 @@ class ProgressBar(tf.train.SessionRunHook):
         file=terminal.stream(), dynamic_ncols=True, mininterval=0.5,
         disable=not terminal.shows_progress())
     self._first = None
-
-  def before_run(self, run_context):
-    """Fetches the step and the loss."""
-    return tf.train.SessionRunArgs(self._fetches)
 
   def after_run(self, run_context, run_values):
     """Moves the bar."""

@@ -37,6 +37,8 @@ def plot(path, models, model_dirs, task):
   score.set_ylim(0, 100)
   _name(loss, f'{task}: training loss', 'nats per token')
   _name(pretraining, 'pre-training: loss', 'nats per token')
+  for axes in (loss, pretraining):
+    axes.set_ylim(bottom=0)
   score.legend(loc='best', fontsize='small')
   pretraining.legend(loc='best', fontsize='small')
   figure.savefig(path, dpi=120)
