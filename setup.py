@@ -17,10 +17,7 @@ setuptools.setup(
         'mtf_conv.tasks',
     ],
     package_dir={'mtf_conv.gin': 'gin', 'mtf_conv.tasks': 'tasks'},
-    package_data={
-        'mtf_conv': ['data/*'],
-        'mtf_conv.gin': ['**/*.gin'],
-    },
+    package_data={'mtf_conv.gin': ['**/*.gin']},
     python_requires='>=3.9,<3.12',
     install_requires=[
         'absl-py',
