@@ -1,3 +1,7 @@
 """SeqIO tasks; importing this registers all of them and reads nothing."""
 
-from mtf_conv.tasks import classification, span_corruption  # noqa: F401
+from mtf_conv.tasks import (  # noqa: F401
+    classification,
+    demo,
+    span_corruption,
+)
