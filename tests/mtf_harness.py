@@ -143,11 +143,16 @@ class Model:
         v.op.name: initial_weight(v.op.name, v.shape.as_list())
         for v in tf.global_variables()}
     with session(mtf.convert_to_shape(self.mesh_shape).size) as sess:
-      sess.run(tf.global_variables_initializer())
-      for variable in tf.global_variables():
-        variable.load(self.weights[variable.op.name], sess)
+      load_weights(sess, self.weights)
       sess.run(self.lowering.copy_masters_to_slices())
       return sess.run(fetched)
+
+
+def load_weights(sess, weights):
+  """Initializes all variables, by name, in a single run of the session."""
+  variables = tf.global_variables()
+  sess.run([v.initializer for v in variables],
+           {v.initializer.inputs[1]: weights[v.op.name] for v in variables})
 
 
 def initial_weight(name, shape):
