@@ -320,8 +320,9 @@ def _outcome(job, seconds, reason):
 
 def _describe(progress):
   """Returns what a job tells beside its step, for instance its loss."""
-  return ', '.join(f'{key} {value:.3g}' for key, value in progress.items()
-                   if key not in ('step', 'total'))
+  return ', '.join(
+      f'{key.replace("_", " ")} {value:.3g}' for key, value in progress.items()
+      if key not in ('step', 'total'))
 
 
 class _Lines(_Display):
@@ -373,15 +374,16 @@ class _Bars(_Display):
     taken = {bar.pos for bar in self._bars.values()}
     position = min(set(range(1, len(taken) + 2)) - {-pos for pos in taken})
     self._bars[job.name] = tqdm.tqdm(
-        desc=job.name, total=0, position=position, file=sys.stdout,
-        dynamic_ncols=True, leave=False, bar_format=(
-            '  {desc}: {n_fmt}/{total_fmt}|{bar}| {elapsed}{postfix}'))
+        desc=job.name, position=position, file=sys.stdout, leave=False,
+        dynamic_ncols=True, bar_format='  {desc}: {elapsed}')
 
   def progressed(self, job, progress):
     """Moves the bar of a job, and that of all the work."""
     super().progressed(job, progress)
     bar = self._bars[job.name]
     if progress:
+      bar.bar_format = (
+          '  {desc}: {n_fmt}/{total_fmt}|{bar}| {elapsed}{postfix}')
       bar.total = progress['total']
       bar.n = progress['step']
       bar.set_postfix_str(_describe(progress), refresh=False)

@@ -113,6 +113,11 @@ def _cores():
     return os.cpu_count()
 
 
+def _threads(at_once):
+  """Two jobs of one thread do more than one job of two threads."""
+  return max(1, _cores() // at_once)
+
+
 def _duration(seconds):
   """Returns a duration as a person says it."""
   return (f'{seconds / 60:.0f} minutes' if seconds >= 90
@@ -150,7 +155,7 @@ def _parser():
 def _train(all_jobs, at_once, root):
   from mtf_conv import t5_main
   t5_main.preload()
-  threads = str(max(1, _cores() // at_once))
+  threads = str(_threads(at_once))
   return jobs.run(
       root, all_jobs, t5_main.console_entry_point, at_once,
       {'MTF_CONV_PROGRESS': '0', 'OMP_NUM_THREADS': threads,
@@ -176,7 +181,8 @@ def run(args):
     cli.quiet()
     failed = _train(all_jobs, args.jobs, root) if left else []
     text = write_report(models, root)
-  print(f'\nAccuracy on {TASK} (%), best over the checkpoints:\n\n{text}')
+  print(f'\nAccuracy on {TASK} (%), best over the checkpoints; steps per second '
+        f'of pre-training\n(threads per job: {_threads(args.jobs)}):\n\n{text}')
   print(f'Written to {root}: table.md, table.csv, curves.png')
   for job, reason in failed:
     print('\n' + jobs.describe_failure(root, job, reason), file=sys.stderr)
