@@ -181,8 +181,8 @@ def run(args):
     cli.quiet()
     failed = _train(all_jobs, args.jobs, root) if left else []
     text = write_report(models, root)
-  print(f'\nAccuracy on {TASK} (%), best over the checkpoints; steps per second '
-        f'of pre-training\n(threads per job: {_threads(args.jobs)}):\n\n{text}')
+  print(f'\nAccuracy on {TASK} (%), best over the checkpoints; steps/s of '
+        f'pre-training,\n{_threads(args.jobs)} thread(s) per job:\n\n{text}')
   print(f'Written to {root}: table.md, table.csv, curves.png')
   for job, reason in failed:
     print('\n' + jobs.describe_failure(root, job, reason), file=sys.stderr)
