@@ -4,11 +4,8 @@ import os
 import re
 
 import gin
-import mesh_tensorflow as mtf
 import mtf_harness as harness
 import pytest
-import tensorflow.compat.v1 as tf
-from mesh_tensorflow.transformer import transformer
 
 from mtf_conv import gin_files, tasks, training  # noqa: F401
 
@@ -26,19 +23,6 @@ PARAMETERS = {
     'dilatedconv': {
         'small': 57360796, 'base': 208747832, 'large': 687337072},
 }
-
-
-def count_parameters(model_gin):
-  """Builds the training graph of a model; returns its number of weights."""
-  harness.parse_gin([model_gin])
-  with tf.Graph().as_default():
-    graph = mtf.Graph()
-    mesh = mtf.Mesh(graph, 'mesh')
-    model = transformer.make_bitransformer(VOCABULARY, VOCABULARY)
-    shape = mtf.Shape([mtf.Dimension('batch', 1), mtf.Dimension('length', 8)])
-    ids = mtf.ones(mesh, shape, tf.int32)
-    model.call_simple(ids, ids, compute_loss=True)
-  return sum(v.size for v in graph.trainable_variables)
 
 
 @pytest.mark.parametrize('path', gin_files.list_gin_files())
@@ -62,7 +46,7 @@ def test_parameters_are_as_the_file_says(path):
   text = open(os.path.join(gin_files.gin_folder(), path)).read()
   stated = int(re.search(r'^# ([\d,]+) parameters', text, re.M).group(1)
                .replace(',', ''))
-  found = count_parameters(path)
+  found = harness.count_parameters(path, VOCABULARY)
   assert found == stated
   model, size = os.path.basename(path).split('.')[:2]
   assert found == PARAMETERS[model].get(size, found)

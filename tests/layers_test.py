@@ -129,68 +129,21 @@ def test_options_agree_in_decoding(model, options):
     harness.check_three_ways(m, _token_ids(LENGTH), [0, 1, 4])
 
 
-def _teacher_logits(m, source, ids):
-  logits, _ = m.bitransformer.call_simple(
-      m.ids(source), m.ids(ids), compute_loss=False, mode='eval',
-      decoder_sequence_id=m.ids(np.ones_like(ids)))
-  return logits
-
-
 # Decode lengths shorter than, equal to and longer than the filter of 7.
 @pytest.mark.parametrize('model', MODELS)
 @pytest.mark.parametrize('decode_length', [5, 7, 12])
 @pytest.mark.parametrize('temperature, keep_top_k', [(0.0, -1), (1.0, 1)])
 def test_decoding_takes_the_best_token_of_the_training_pass(
     model, decode_length, temperature, keep_top_k):
-  source = _token_ids(3, 6)
-  with _model(model, filter_size=7) as m:
-    decoded = m.bitransformer.decode(
-        m.ids(source), temperature=temperature,
-        sampling_keep_top_k=keep_top_k, max_decode_length=decode_length)
-    decoded, = m.run([decoded])
-    weights = m.weights
-  with _model(model, filter_size=7) as m:
-    logits, = m.run([_teacher_logits(m, source, decoded)], weights)
-  for b in range(BATCH):
-    ends = np.flatnonzero(decoded[b] == 1)
-    length = ends[0] + 1 if ends.size else decode_length
-    np.testing.assert_array_equal(
-        logits[b].argmax(-1)[:length], decoded[b, :length])
+  harness.check_greedy(
+      lambda: _model(model, filter_size=7), _token_ids(3, 6), decode_length,
+      temperature=temperature, sampling_keep_top_k=keep_top_k)
 
 
 @pytest.mark.parametrize('model', MODELS)
-def test_beam_scores_are_those_of_the_training_pass(model, monkeypatch):
-  source, alpha, length = _token_ids(3, 6), 0.6, 8
-  found = {}
-  beam_search = mtf.beam_search.beam_search
-
-  def keep_scores(*args, **kwargs):
-    found['beams'], found['scores'] = beam_search(*args, **kwargs)
-    return found['beams'], found['scores']
-  monkeypatch.setattr(mtf.beam_search, 'beam_search', keep_scores)
-  with _model(model, filter_size=3) as m:
-    m.bitransformer.decode(m.ids(source), beam_size=4, alpha=alpha,
-                           max_decode_length=length)
-    beams, scores = m.run([found['beams'], found['scores']])
-    weights = m.weights
-  checked = 0
-  for beam in range(4):
-    ids = beams[:, beam]
-    with _model(model, filter_size=3) as m:
-      logits, = m.run([_teacher_logits(m, source, ids)], weights)
-    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    for b in range(BATCH):
-      if scores[b, beam] <= -1e7:
-        continue  # Fewer beams than beam_size were finished.
-      checked += 1
-      ends = np.flatnonzero(ids[b] == 1)
-      n = ends[0] + 1 if ends.size else length
-      score = log_probs[b, np.arange(n), ids[b, :n]].sum()
-      # Only a finished beam is divided by its length penalty.
-      penalty = ((5 + n) / 6)**alpha if ends.size else 1
-      np.testing.assert_allclose(
-          scores[b, beam], score / penalty, atol=1e-4)
-  assert checked >= BATCH
+def test_beam_scores_are_those_of_the_training_pass(model):
+  harness.check_beams(
+      lambda: _model(model, filter_size=3), _token_ids(3, 6))
 
 
 # Packing and padding.
@@ -286,7 +239,7 @@ def test_decoder_is_causal():
     logits = []
     for t in (targets, other):
       with _model(model, filter_size=5) as m:
-        logits += m.run([_teacher_logits(m, source, t)])
+        logits += m.run([harness.teacher_logits(m, source, t)])
     # Position 5 still reads ids 0 to 4.
     np.testing.assert_array_equal(logits[0][:, :6], logits[1][:, :6])
     assert np.abs(logits[0][:, 6:] - logits[1][:, 6:]).max() > 1e-3
@@ -418,7 +371,7 @@ def test_xla_compiles_the_whole_train_step(model):
 def test_one_attention_layer_in_the_encoder(model):
   files = [f'models/{model}.tiny.gin', 'models/encoder_attention.gin']
   with harness.Model(files, _bindings(model)) as m:
-    logits, = m.run([_teacher_logits(m, _token_ids(1), _token_ids(2))])
+    logits, = m.run([harness.teacher_logits(m, _token_ids(1), _token_ids(2))])
     attention = {v.name.rsplit('/', 1)[0] for v in m.graph.trainable_variables
                  if '/SelfAttention/' in v.name}
   assert attention == {'encoder/block_001/layer_000_attention/SelfAttention'}
@@ -453,7 +406,7 @@ def test_encoder_and_decoder_sizes_are_set_apart():
               'encoder/mtf_conv.layers.LightConv.filter_size = 3',
               'decoder/mtf_conv.layers.LightConv.filter_size = 6']
   with harness.Model(['models/lightconv.tiny.gin'], bindings) as m:
-    _teacher_logits(m, _token_ids(1), _token_ids(2))
+    harness.teacher_logits(m, _token_ids(1), _token_ids(2))
     sizes = {v.name.split('/')[0]: v.shape.dims[-1].size
              for v in m.graph.trainable_variables if 'filters' in v.name}
   assert sizes == {'encoder': 3, 'decoder': 6}
@@ -489,7 +442,7 @@ def test_wrong_number_of_filter_sizes():
     with pytest.raises(ValueError, match=(
         r'filter_sizes \(=\[3, 5, 7\]\) must have one number for each of the 2 '
         'DilatedConv layers of the encoder')):
-      _teacher_logits(m, _token_ids(1), _token_ids(2))
+      harness.teacher_logits(m, _token_ids(1), _token_ids(2))
 
 
 def test_prefix_language_model_is_refused():

@@ -1,6 +1,7 @@
 """Builds Mesh TensorFlow graphs and models on virtual CPU devices."""
 
 import os
+from unittest import mock
 
 import gin
 import mesh_tensorflow as mtf
@@ -92,6 +93,19 @@ def counters(lowering):
 
 TINY = ['d_model = 16', 'd_ff = 32', 'num_heads = 4', 'd_kv = 4']
 VOCABULARY = 50
+
+
+def count_parameters(model_gin, vocabulary):
+  """Builds the training graph of a model; returns its number of weights."""
+  parse_gin([model_gin])
+  with tf.Graph().as_default():
+    graph = mtf.Graph()
+    mesh = mtf.Mesh(graph, 'mesh')
+    model = transformer.make_bitransformer(vocabulary, vocabulary)
+    shape = mtf.Shape([mtf.Dimension('batch', 1), mtf.Dimension('length', 8)])
+    ids = mtf.ones(mesh, shape, tf.int32)
+    model.call_simple(ids, ids, compute_loss=True)
+  return sum(v.size for v in graph.trainable_variables)
 
 
 class Model:
@@ -252,3 +266,71 @@ def check_three_ways(m, ids, prefix_lengths, first_id=0, atol=1e-5):
   assert np.abs(teacher).max() > 0.1, 'the logits say something'
   assert worst < atol
   return worst
+
+
+def teacher_logits(m, source, targets):
+  """Teacher-forced logits of targets without padding, an mtf Tensor."""
+  return m.bitransformer.call_simple(
+      m.ids(source), m.ids(targets), compute_loss=False, mode='eval',
+      decoder_sequence_id=m.ids(np.ones_like(targets)))[0]
+
+
+def check_greedy(make_model, source, decode_length, weights=None, **options):
+  """Checks that decoded ids are the best ones of the training pass.
+
+  Args:
+    make_model: a function that returns a Model.
+    source: [batch, length] ids.
+    decode_length: an integer.
+    weights: of the model by name; from the fixed seed when None.
+    **options: of Bitransformer.decode.
+  """
+  with make_model() as m:
+    decoded, = m.run([m.bitransformer.decode(
+        m.ids(source), max_decode_length=decode_length, **options)], weights)
+    weights = m.weights
+  with make_model() as m:
+    logits, = m.run([teacher_logits(m, source, decoded)], weights)
+  for ids, best in zip(decoded, logits.argmax(-1)):
+    known = _length_with_eos(ids)
+    np.testing.assert_array_equal(best[:known], ids[:known])
+
+
+def check_beams(make_model, source, weights=None, beam_size=4, alpha=0.6,
+                decode_length=8):
+  """Checks that beams have the scores that the training pass gives them."""
+  found = []
+  search = mtf.beam_search.beam_search
+
+  def keep_found(*args, **kwargs):
+    found.extend(search(*args, **kwargs))
+    return found
+
+  with make_model() as m, mock.patch.object(
+      mtf.beam_search, 'beam_search', keep_found):
+    m.bitransformer.decode(m.ids(source), beam_size=beam_size, alpha=alpha,
+                           max_decode_length=decode_length)
+    beams, scores = m.run(found, weights)
+    weights = m.weights
+  # [batch, beam, length] -> [batch * beam, length]
+  beams, scores = beams.reshape(-1, beams.shape[-1]), scores.reshape(-1)
+  with make_model() as m:
+    logits, = m.run([teacher_logits(
+        m, np.repeat(source, beam_size, axis=0), beams)], weights)
+  log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  checked = 0
+  for ids, score, log_prob in zip(beams, scores, log_probs):
+    if score <= -1e7:
+      continue  # Fewer beams than beam_size were finished.
+    checked += 1
+    known = _length_with_eos(ids)
+    expected = log_prob[np.arange(known), ids[:known]].sum()
+    if 1 in ids:  # Only a finished beam is divided by its length penalty.
+      expected /= ((5 + known) / 6)**alpha
+    np.testing.assert_allclose(score, expected, atol=1e-4)
+  assert checked >= len(source)
+
+
+def _length_with_eos(ids):
+  ends = np.flatnonzero(ids == 1)
+  return ends[0] + 1 if ends.size else len(ids)
