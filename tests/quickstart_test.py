@@ -18,10 +18,13 @@ TINY = ['--models=lightconv', '--gin_param=utils.run.train_steps=4',
         '--gin_param=utils.run.save_checkpoints_steps=2']
 
 
-def wait_for(condition, seconds=120):
+def wait_for(process, condition, seconds=600):
+  """Waits until the condition holds; the process does not outlive a failure."""
   deadline = time.monotonic() + seconds
   while not condition():
-    assert time.monotonic() < deadline
+    if process.poll() is not None or time.monotonic() > deadline:
+      process.kill()
+      pytest.fail(f'{process.args} ended with {process.wait()}')
     time.sleep(0.05)
 
 
@@ -38,7 +41,7 @@ def test_end_to_end_with_a_kill(tmp_path):
   root = tmp_path / 'a root'
   command = [*COMMAND, *TINY, f'--root={root}']
   killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-  wait_for(lambda: exit_code(root, 'lightconv.pretrain') == 0)
+  wait_for(killed, lambda: exit_code(root, 'lightconv.pretrain') == 0)
   killed.kill()
   killed.wait()
   first = (root / 'jobs' / 'lightconv.pretrain.json').read_text()
@@ -96,7 +99,8 @@ sys.exit(quickstart.main(['--root={tmp_path}']))
   process = subprocess.Popen([sys.executable, '-c', program],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              text=True)
-  wait_for((tmp_path / 'jobs' / 'lightconv.pretrain.json').exists)
+  wait_for(process,
+           (tmp_path / 'jobs' / 'lightconv.pretrain.json').exists)
   second = subprocess.run([*COMMAND, f'--root={tmp_path}'],
                           capture_output=True, text=True)
   assert second.returncode == 2
