@@ -96,9 +96,11 @@ quickstart._train = lambda all_jobs, at_once, root: jobs.run(
     root, all_jobs, lambda argv: time.sleep(60), at_once)
 sys.exit(quickstart.main(['--root={tmp_path}']))
 '''
-  process = subprocess.Popen([sys.executable, '-c', program],
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             text=True)
+  # A test run in the background ignores SIGINT, and so would its children.
+  process = subprocess.Popen(
+      [sys.executable, '-c', program], stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, text=True,
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
   wait_for(process,
            (tmp_path / 'jobs' / 'lightconv.pretrain.json').exists)
   second = subprocess.run([*COMMAND, f'--root={tmp_path}'],
