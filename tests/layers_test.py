@@ -14,6 +14,7 @@ from mtf_conv import layers
 MODELS = ['lightconv', 'dynamicconv', 'dilatedconv']
 CLASSES = dict(zip(MODELS, ['LightConv', 'DynamicConv', 'DilatedConv']))
 BATCH, LENGTH = 3, 9
+BASE = ['d_model = 768', 'd_ff = 3072', 'num_heads = 12', 'd_kv = 64']
 
 
 def _bindings(model, num_layers=2, filter_size=4, dilation_rate=1, **options):
@@ -144,6 +145,53 @@ def test_decoding_takes_the_best_token_of_the_training_pass(
 def test_beam_scores_are_those_of_the_training_pass(model):
   harness.check_beams(
       lambda: _model(model, filter_size=3), _token_ids(3, 6))
+
+
+def _decoding_step(model, length, **bindings):
+  """What one step of the first layer of a base-size decoder takes.
+
+  Returns:
+    (multiply-adds per sequence, shapes of the state without its batch).
+  """
+  multiply_adds = []
+  for num_steps in (0, 1):
+    with harness.Model([f'models/{model}.base.gin'], [
+        *BASE, *(f'mtf_conv.layers.{CLASSES[model]}.{name} = {value}'
+                 for name, value in bindings.items())]) as m:
+      layer = m.decoder.layer_stack.layers[0]
+      length_dim = mtf.Dimension('length', length)
+      positions = mtf.range(m.mesh, length_dim, tf.int32)
+      start = m.tensor(np.full(BATCH, length - 1, np.int32), 'batch')
+      context = harness.decoder_context(
+          m, BATCH, 'first_part', positions, length_dim=length_dim,
+          initial_position=start, read_priority=positions)
+      x = np.zeros((BATCH, length, 768), 'float32')
+      layer.call(context, m.tensor(x, 'batch', 'length', 'd_model'))
+      states = context.new_states
+      if num_steps:
+        context = harness.decoder_context(
+            m, BATCH, 'incremental', start, length_dim=length_dim,
+            states=states, constant_states=context.constant_states,
+            read_priority=start)
+        with tf.variable_scope('', reuse=True):
+          layer.call(context, m.tensor(x[:, 0], 'batch', 'd_model'))
+      counters = harness.counters(harness.lower(m.graph, m.mesh))
+      multiply_adds.append(counters['einsum'] / BATCH)
+  return (multiply_adds[1] - multiply_adds[0],
+          [s.shape.to_integer_list[1:] for s in states])
+
+
+# Decoders shorter and longer than the widest window.
+@pytest.mark.parametrize('length', [1, 16, 512])
+def test_a_decoding_step_works_on_one_position(length):
+  attention, _ = _decoding_step('transformer', length)
+  for model, options, window in (
+      ('lightconv', {}, 6), ('dynamicconv', {}, 6),
+      ('lightconv', dict(filter_size=31, dilation_rate=2), 60),
+      ('dynamicconv', dict(filter_size=31), 30), ('dilatedconv', {}, 3)):
+    step, states = _decoding_step(model, length, **options)
+    assert states == [[window, 12, 64]]
+    assert 3 * 768**2 < step <= attention
 
 
 # Packing and padding.

@@ -179,8 +179,8 @@ def initial_weight(name, shape):
   return (scale * values).astype('float32')
 
 
-def _decoder_context(m, batch, mode, position, **kwargs):
-  """The Contexts that sample_autoregressive makes."""
+def decoder_context(m, batch, mode, position, **kwargs):
+  """A Context as sample_autoregressive makes them."""
   length_dim = kwargs.pop('length_dim')
   length_range = mtf.range(m.mesh, length_dim, tf.int32)
   return transformer.Context(
@@ -223,7 +223,7 @@ def three_ways(m, ids, prefix_lengths, first_id):
   # The first step reads the last id of the prefix, so first_part sees the
   # inputs before position prefix_length.
   seen = np.arange(length)[None] < prefix_lengths[:, None]
-  context = _decoder_context(
+  context = decoder_context(
       m, batch, 'first_part', mtf.range(m.mesh, length_dim, tf.int32),
       length_dim=length_dim, position_is_default=True,
       initial_position=m.tensor(prefix_lengths.astype('int32'), 'batch'),
@@ -240,7 +240,7 @@ def three_ways(m, ids, prefix_lengths, first_id):
     position = m.tensor(positions.astype('int32'), 'batch')
     inputs_this_step = m.tensor(
         inputs[np.arange(batch), positions].astype('int32'), 'batch')
-    context = _decoder_context(
+    context = decoder_context(
         m, batch, 'incremental', position, length_dim=length_dim, states=states,
         constant_states=constant_states, read_priority=position,
         inputs=inputs_this_step, **encoder)
