@@ -35,8 +35,8 @@ def plot(path, models, model_dirs, task):
           label=model)
   _name(score, f'{task}: validation accuracy', '%')
   score.set_ylim(0, 100)
-  _name(loss, f'{task}: training loss', 'nats per token')
-  _name(pretraining, 'pre-training: loss', 'nats per token')
+  _name(loss, f'{task}: training loss', 'nats per target position')
+  _name(pretraining, 'pre-training: loss', 'nats per target position')
   for axes in (loss, pretraining):
     axes.set_ylim(bottom=0)
   score.legend(loc='best', fontsize='small')
