@@ -16,6 +16,9 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 
 from mtf_conv import conv, errors, released  # noqa: E402
 
+# What TensorFlow raises for a checkpoint that is cut short or damaged.
+_UNREADABLE = (tf.errors.OpError, IndexError, RuntimeError, ValueError)
+
 
 class Checkpoint:
   """What the shapes in a checkpoint of the release say of its model.
@@ -61,10 +64,11 @@ class Checkpoint:
                     if self._reader.has_tensor('global_step')
                     else suffix.group(1) if suffix else 0)
     self._read_sizes()
-    self.num_heads = num_heads or self._find_num_heads()
-    attention_width, = self._shape(
-        'decoder/block_000/layer_001/EncDecAttention/q')[1:]
-    if attention_width % self.num_heads:
+    self.num_heads = (
+        self._find_num_heads() if num_heads is None else num_heads)
+    _, attention_width = self._dims(
+        'decoder/block_000/layer_001/EncDecAttention/q')
+    if self.num_heads < 1 or attention_width % self.num_heads:
       raise errors.UserError(
           f'num_heads (={self.num_heads}) must divide the attention width '
           f'(={attention_width}) of {self.prefix}')
@@ -75,10 +79,15 @@ class Checkpoint:
     """Returns a variable of the checkpoint as a NumPy array."""
     try:
       return self._reader.get_tensor(name)
-    except (tf.errors.OpError, RuntimeError, ValueError) as e:
+    except _UNREADABLE as e:
       raise errors.UserError(
           f'{self.prefix} cannot be read at {name}: expected a complete '
           f'checkpoint ({_first_line(e)})') from e
+
+  def read_all(self):
+    """Raises UserError if any part of the checkpoint cannot be read."""
+    for name in self._reader.get_variable_to_shape_map():
+      self.read(name)
 
   def blocks(self):
     """Yields the stack and the scope of every block's convolution."""
@@ -142,11 +151,19 @@ class Checkpoint:
       return lines + [f'Unitransformer.max_length = {self.max_length}']
     return lines + ['Unitransformer.positional_embedding = False']
 
-  def _shape(self, name, expected='one of it'):
+  def _shape(self, name, expected='it'):
     if name not in self._shapes:
       raise errors.UserError(
           f'{self.prefix} has no variable {name}: expected {expected}')
     return self._shapes[name]
+
+  def _dims(self, name, rank=2):
+    shape = self._shape(name)
+    if len(shape) != rank or 0 in shape:
+      raise errors.UserError(
+          f'{name} in {self.prefix} has shape {list(shape)}: expected '
+          f'{rank} dimensions')
+    return shape
 
   def _read_sizes(self):
     scope = 'encoder/block_000/layer_000/LocalConvAttnBlock'
@@ -156,17 +173,25 @@ class Checkpoint:
       raise errors.UserError(
           f'{self.prefix} has no filters in {scope}: expected '
           f'{" or ".join(released.FILTERS.values())}_0/kernel')
-    self.attention_type, = types
-    self.vocabulary_size, self.d_model = self._shape('shared/embedding')
-    self.max_length = self._shapes.get('shared/positional_embedding', [None])[0]
-    self.d_ff = self._shape(
-        'encoder/block_000/layer_001/DenseReluDense/wi/kernel')[1]
-    self.output_size = self._shape(f'{scope}/{released.VARIABLES["wi"]}')[1]
+    self.attention_type = types[0]
+    self.vocabulary_size, self.d_model = self._dims('shared/embedding')
+    positions = 'shared/positional_embedding'
+    self.max_length = (
+        self._dims(positions)[0] if positions in self._shapes else None)
+    _, self.d_ff = self._dims(
+        'encoder/block_000/layer_001/DenseReluDense/wi/kernel')
+    _, self.output_size = self._dims(f'{scope}/{released.VARIABLES["wi"]}')
     self.pointwise, self.use_bias = (
         f'{scope}/{released.VARIABLES[name]}' in self._shapes
         for name in ('pointwise', 'wi_bias'))
     taps = released.FILTERS[self.attention_type]
-    self.num_filters = self._shape(f'{scope}/{taps}_0/kernel')[-1]
+    *_, self.num_filters = self._dims(
+        f'{scope}/{taps}_0/kernel',
+        2 if self.attention_type == 'dynamic_conv' else 1)
+    if self.output_size % self.num_filters:
+      raise errors.UserError(
+          f'{scope}/{taps}_0/kernel in {self.prefix} has {self.num_filters} '
+          f'filters: expected a number that divides {self.output_size}')
     self.filter_sizes = {
         stack: self._count(scope.replace('encoder', stack) +
                            fr'/{taps}_(\d+)/kernel')
@@ -188,7 +213,7 @@ class Checkpoint:
     if self.d_model % 64:
       raise errors.UserError(
           f'd_model (={self.d_model}) of {self.prefix} is not a multiple of '
-          '64, so that num_heads cannot be guessed: expected it to be given')
+          '64, so that num_heads cannot be guessed: expected --num_heads')
     return self.d_model // 64
 
   def _check(self):
@@ -257,7 +282,7 @@ def _open(path):
         'checkpoint, or a path such as DIR/model.ckpt-1000')
   try:
     return prefix, tf.train.load_checkpoint(prefix)
-  except (tf.errors.OpError, RuntimeError, ValueError) as e:
+  except _UNREADABLE as e:
     raise errors.UserError(
         f'{prefix} cannot be read: expected a complete checkpoint '
         f'({_first_line(e)})') from e

@@ -190,6 +190,8 @@ def _changed(change):
 
 
 _SCOPE = 'decoder/block_001/layer_000/LocalConvAttnBlock'
+_ENCODER_FILTER = ('encoder/block_000/layer_000/LocalConvAttnBlock/'
+                   'lightwt_depthwise_dense_0/kernel')
 
 
 @pytest.mark.parametrize('change, message', [
@@ -204,7 +206,15 @@ _SCOPE = 'decoder/block_001/layer_000/LocalConvAttnBlock'
      f'has a variable {_SCOPE}/local_conv_inp_2/kernel, which '
      'LocalConvAttnBlock models do not have; did you mean'),
     (lambda w: w.pop('shared/embedding'),
-     'has no variable shared/embedding: expected'),
+     'has no variable shared/embedding: expected it'),
+    (lambda w: w.update({'shared/embedding': np.zeros(16)}),
+     'shared/embedding in MODEL has shape [16]: expected 2 dimensions'),
+    (lambda w: w.update({_ENCODER_FILTER: np.zeros(5)}),
+     f'{_ENCODER_FILTER} in MODEL has 5 filters: expected a number that '
+     'divides 16'),
+    (lambda w: w.update({'decoder/block_002/layer_000/rms_norm/scale':
+                         np.zeros(16)}),
+     'has a variable decoder/block_002/layer_000/rms_norm/scale, which'),
     (lambda w: [w.pop(name) for name in list(w) if 'lightwt' in name],
      'has no filters in encoder/block_000/layer_000/LocalConvAttnBlock: '
      'expected lightwt_depthwise_dense or dyn_conv_depthwise_dense_0/kernel'),
@@ -220,8 +230,9 @@ def test_a_checkpoint_of_another_model_is_refused(change, message, tmp_path):
 
 @pytest.mark.parametrize('num_heads, message', [
     (None, 'd_model (=16) of MODEL is not a multiple of 64, so that num_heads '
-     'cannot be guessed: expected it to be given'),
-    (3, 'num_heads (=3) must divide the attention width (=16) of MODEL')])
+     'cannot be guessed: expected --num_heads'),
+    (3, 'num_heads (=3) must divide the attention width (=16) of MODEL'),
+    (0, 'num_heads (=0) must divide the attention width (=16) of MODEL')])
 def test_num_heads_that_cannot_be(num_heads, message):
   folder = stock.trained('lightweight_conv').folder
   with pytest.raises(errors.UserError) as error:

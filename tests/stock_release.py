@@ -10,10 +10,9 @@ import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer_layers
 
 BATCH, LENGTH = 3, 12
+STEPS = 3  # How often Adafactor is applied.
 _LAYERS = 'mesh_tensorflow.transformer.transformer_layers'
 _BLOCK = f'{_LAYERS}.LocalConvAttnBlock'
-# A dynamic block has many more variables, which take their time.
-_NUM_LAYERS = {'lightweight_conv': 2, 'dynamic_conv': 1}
 _BINDINGS = [
     f'encoder/transformer.make_layer_stack.layers = [@{_BLOCK}, '
     f'@{_LAYERS}.DenseReluDense]',
@@ -21,12 +20,7 @@ _BINDINGS = [
     f'@{_LAYERS}.EncDecAttention, @{_LAYERS}.DenseReluDense]',
     f'{_BLOCK}.output_size = %d_model',
     f'{_BLOCK}.num_unique_depth_filters = 2',
-    f'encoder/{_BLOCK}.min_relative_pos = -4',
-    f'encoder/{_BLOCK}.max_relative_pos = 4',
-    f'decoder/{_BLOCK}.min_relative_pos = -8',
-    f'decoder/{_BLOCK}.max_relative_pos = 0',
 ]
-
 
 
 class Trained:
@@ -46,11 +40,31 @@ class Trained:
     self.logits = logits
 
 
-def model(attention_type):
-  """The release's gin file, but for its sizes, on mesh-tensorflow's block."""
-  return harness.Model(['models/bi_bert_base.gin'], [
-      *_BINDINGS, f'num_layers = {_NUM_LAYERS[attention_type]}',
-      f'{_BLOCK}.attention_type = {attention_type!r}'])
+def bindings(attention_type, num_layers=1, half=4):
+  """The release's gin file, but for its sizes, on mesh-tensorflow's block.
+
+  Args:
+    attention_type: 'lightweight_conv' or 'dynamic_conv'.
+    num_layers: of the encoder, and of the decoder.
+    half: of the window; 4 in the release.
+
+  Returns:
+    A list of gin bindings that go with models/bi_bert_base.gin.
+  """
+  return [
+      *_BINDINGS, f'num_layers = {num_layers}',
+      f'{_BLOCK}.attention_type = {attention_type!r}',
+      f'encoder/{_BLOCK}.min_relative_pos = {-half}',
+      f'encoder/{_BLOCK}.max_relative_pos = {half}',
+      f'decoder/{_BLOCK}.min_relative_pos = {-2 * half}',
+      f'decoder/{_BLOCK}.max_relative_pos = 0',
+  ]
+
+
+def model(*args, **kwargs):
+  """A Model of these bindings."""
+  return harness.Model(
+      ['models/bi_bert_base.gin'], bindings(*args, **kwargs))
 
 
 def token_ids(seed, padding=(0, 0, 0)):
@@ -77,54 +91,62 @@ def _initial_weight(variable):
   return weight * 10 if 'embedding' in variable.name else weight
 
 
-@functools.lru_cache(maxsize=None)
-def trained(attention_type, repeats=1, steps=3):
-  """Trains a model from random weights, biases included.
+def trained(attention_type, repeats=1):
+  """Trains a model from random weights, biases included; each one once.
 
   Args:
     attention_type: 'lightweight_conv' or 'dynamic_conv'.
     repeats: how often filters are repeated over the channels. The block has no
       argument for it; the convolution in it has, num_unique_depth_filters.
-    steps: how often Adafactor is applied.
 
   Returns:
-    A Trained.
+    A Trained; with repeats, of a smaller window than the release's.
   """
+  return _trained(attention_type, repeats)
+
+
+@functools.lru_cache(maxsize=None)
+def _trained(attention_type, repeats):
   folder = tempfile.mkdtemp()
-  with model(attention_type) as m:
+  # A dynamic block has many more variables, which take their time.
+  num_layers = 2 if (attention_type, repeats) == ('lightweight_conv', 1) else 1
+  with model(attention_type, num_layers, 4 if repeats == 1 else 1) as m:
     for stack in (m.encoder, m.decoder):
       for layer in stack.layer_stack.layers:
         if isinstance(layer, transformer_layers.LocalConvAttnBlock):
           layer.conv_local_attn_layer._num_unique_depth_filters = repeats
-    _, loss = m.bitransformer.call_simple(
-        m.ids(SOURCE), m.ids(TARGETS), compute_loss=True)
+    logits, loss = m.bitransformer.call_simple(
+        m.ids(SOURCE), m.ids(TARGETS), compute_loss=True, mode='eval')
     variables = m.graph.trainable_variables
     gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
     updates = mtf.optimize.AdafactorOptimizer(
         learning_rate=0.01).apply_grads(gradients, variables)
-    after = mtf.anonymize(logits(m))
+    logits = mtf.anonymize(logits)
     lowering = harness.lower(m.graph, m.mesh)
     train = tf.group([lowering.lowered_operation(op) for op in updates])
-    after = lowering.export_to_tf_tensor(after)
+    logits = lowering.export_to_tf_tensor(logits)
     with harness.session() as sess:
-      # Adafactor's slots and the step begin at 0.
+      # Adafactor's slots begin at 0; T5, not the optimizer, counts steps.
       weights = {v.op.name: np.zeros(v.shape.as_list())
                  for v in tf.global_variables()}
+      weights['global_step'] = STEPS
       weights.update((v.name, _initial_weight(v)) for v in variables)
       harness.load_weights(sess, weights)
       sess.run(lowering.copy_masters_to_slices())
-      for _ in range(steps):
+      for _ in range(STEPS):
         sess.run(train)
       sess.run(lowering.copy_slices_to_masters())
-      tf.train.Saver().save(sess, f'{folder}/model.ckpt', global_step=steps)
-      return Trained(folder, sess.run(after))
+      tf.train.Saver().save(sess, f'{folder}/model.ckpt', global_step=STEPS,
+                            write_meta_graph=False)
+      return Trained(folder, sess.run(logits))
 
 
-def save(folder, weights, step=3):
+def save(folder, weights):
   """Writes a checkpoint of arrays by name into a folder."""
+  name = f'model.ckpt-{STEPS}'
   with tf.Graph().as_default(), harness.session() as sess:
-    for name, value in weights.items():
-      tf.Variable(tf.zeros(value.shape, value.dtype), name=name)
-    harness.load_weights(sess, weights)
-    tf.train.Saver().save(sess, f'{folder}/model.ckpt', global_step=step,
-                          write_meta_graph=False)
+    sess.run(tf.raw_ops.SaveV2(
+        prefix=f'{folder}/{name}', tensor_names=list(weights),
+        shape_and_slices=[''] * len(weights), tensors=list(weights.values())))
+  with open(f'{folder}/checkpoint', 'w') as f:
+    f.write(f'model_checkpoint_path: "{name}"\n')
