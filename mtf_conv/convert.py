@@ -11,7 +11,6 @@ DynamicConv of as many heads, of one channel each, as there are channels.
 
 import os
 import pathlib
-import shutil
 import tempfile
 
 from mtf_conv import compat
@@ -33,22 +32,24 @@ def convert(path, out_dir, to, num_heads=None):
 
   Args:
     path: a folder, for its last checkpoint, or the prefix of a checkpoint.
-    out_dir: a folder that does not exist yet, or is empty.
+    out_dir: a folder of this machine that does not exist yet, or is empty.
     to: 'lightconv' or 'dynamicconv', as is the checkpoint.
     num_heads: heads of the attention between encoder and decoder; None: see
       released_checkpoint.Checkpoint.
 
   Returns:
-    A list of strings: what could not be kept.
+    A list of strings: what could not be kept, and what was assumed.
 
   Raises:
     errors.UserError: nothing has been written, because out_dir holds
-      something or because path holds no complete checkpoint of this kind.
+      something or cannot be written, or because path holds no complete
+      checkpoint of this kind.
   """
-  out_dir = pathlib.Path(out_dir)
-  if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+  if '://' in str(out_dir) or os.path.isfile(out_dir) or (
+      os.path.isdir(out_dir) and os.listdir(out_dir)):
     raise errors.UserError(
-        f'{out_dir} must be a new or an empty folder: nothing was written')
+        f'{out_dir} must be a new or an empty folder of this machine: nothing '
+        'was written')
   checkpoint = released_checkpoint.Checkpoint(path, num_heads)
   model, layer = _LAYERS[checkpoint.attention_type]
   if to != model:
@@ -56,44 +57,52 @@ def convert(path, out_dir, to, num_heads=None):
         f'{checkpoint.prefix} holds {checkpoint.attention_type}, which is not '
         f'--to={to}: expected --to={model}')
   checkpoint.read_all()
-  lost = _what_is_lost(checkpoint)
-  out_dir.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = pathlib.Path(tempfile.mkdtemp(
-      prefix=f'{out_dir.name}.', dir=out_dir.parent))
+  notes = _notes(checkpoint)
+  out_dir = pathlib.Path(out_dir)
+  name = f'model.ckpt-{checkpoint.step}'
   try:
-    name = f'model.ckpt-{checkpoint.step}'
-    _write(str(unfinished / name), _converted(checkpoint, layer))
-    (unfinished / 'checkpoint').write_text(
-        f'model_checkpoint_path: "{name}"\n'
-        f'all_model_checkpoint_paths: "{name}"\n')
-    (unfinished / 'model.gin').write_text(
-        _model_gin(checkpoint, model, layer, lost))
-    unfinished.chmod(0o755)
-    unfinished.rename(out_dir)
-  except BaseException:
-    shutil.rmtree(unfinished)
-    raise
-  return lost
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    # Beside out_dir, so that what is unfinished never has its name.
+    with tempfile.TemporaryDirectory(
+        prefix=f'{out_dir.name}.', dir=out_dir.parent) as unfinished:
+      folder = pathlib.Path(unfinished, 'finished')
+      folder.mkdir()
+      _write(str(folder / name), _converted(checkpoint, layer))
+      (folder / 'checkpoint').write_text(
+          f'model_checkpoint_path: "{name}"\n'
+          f'all_model_checkpoint_paths: "{name}"\n')
+      (folder / 'model.gin').write_text(
+          _model_gin(checkpoint, model, layer, notes))
+      folder.rename(out_dir)
+  except (OSError, tf.errors.OpError) as e:
+    raise errors.UserError(
+        f'{out_dir} cannot be written: {str(e).splitlines()[0]}') from e
+  return notes
 
 
-def _what_is_lost(checkpoint):
-  lost = [
-      'Where an input id is 0, the convolutions of the release read nothing, '
-      'and these read that position. It is the first position of every '
-      'decoder: its logits, and those that depend on it, differ.',
-      'The slots of the optimizer are left out.']
+def _notes(checkpoint):
+  """What the user has to know of the new checkpoint, in sentences."""
+  windows = [f'{offsets[0]}..{offsets[-1]} in the {stack}'
+             for stack, offsets in checkpoint.windows().items()]
+  notes = [
+      'Not kept: where an input id is 0, the convolutions of the release read '
+      'nothing, and these read that position. It is the first position of '
+      'every decoder: its logits, and those that depend on it, differ.',
+      'Not kept: the slots of the optimizer.',
+      f'Assumed: windows of {" and ".join(windows)}, and no activation after '
+      'the convolution, as in the release; shapes tell neither.']
   if checkpoint.read('shared/embedding').dtype != np.float32:
-    lost.append('The folded products are rounded to bfloat16.')
-  return lost
+    notes.append('Not kept: float32; the folded products are rounded to the '
+                 "checkpoint's bfloat16.")
+  return notes
 
 
 def _converted(checkpoint, layer):
   """Yields dicts of new variables by name, a block at a time."""
-  blocks = dict((scope, stack) for stack, scope in checkpoint.blocks())
   rest = {name: checkpoint.read(name) for name in checkpoint.shapes()
           if '/LocalConvAttnBlock/' not in name}
   yield {**rest, 'global_step': np.int64(checkpoint.step)}
-  for scope, stack in blocks.items():
+  for stack, scope in checkpoint.blocks():
     new_scope = scope.replace('LocalConvAttnBlock', layer)
     variables = {name: checkpoint.read(f'{scope}/{name}')
                  for name in checkpoint.block_shapes(stack)}
@@ -124,11 +133,13 @@ def _converted_block(checkpoint, stack, variables):
   new['wo'] = wo[order]
 
   name = released.FILTERS[checkpoint.attention_type]
+
   def taps(kind):
     """One variable per tap to one whose last dimension are the taps."""
     return np.stack(
         [variables[f'{name}_{tap}/{kind}'].astype(np.float64)
          for tap in range(checkpoint.filter_sizes[stack])], axis=-1)
+
   if checkpoint.attention_type == 'lightweight_conv':
     new['filters'] = taps('kernel')
   else:
@@ -138,7 +149,7 @@ def _converted_block(checkpoint, stack, variables):
   return new
 
 
-def _model_gin(checkpoint, model, layer, lost):
+def _model_gin(checkpoint, model, layer, notes):
   num_filters = checkpoint.num_filters
   arguments = {
       # Of the convolutions alone: the attention has heads of its own.
@@ -151,7 +162,7 @@ def _model_gin(checkpoint, model, layer, lost):
   return '\n'.join([
       f'# {os.path.basename(checkpoint.prefix)} of the release, converted to '
       f'{layer}.',
-      *(f'# {line}' for line in lost), '',
+      *(f'# {note}' for note in notes), '',
       "include 'models/bi_bert_base.gin'",
       f"include 'models/{model}.gin'", '',
       *checkpoint.size_bindings(), '',

@@ -143,6 +143,15 @@ class Checkpoint:
           shapes[f'{scope}/{layer}/{name}'] = shape
     return shapes
 
+  def windows(self):
+    """Returns the offsets that the taps of each stack read.
+
+    Shapes do not tell them: as in the release's files, they are centred in the
+    encoder ([-k/2, k/2 - 1] for an even k) and causal in the decoder.
+    """
+    return {'encoder': conv.centred_offsets(self.filter_sizes['encoder']),
+            'decoder': conv.causal_offsets(self.filter_sizes['decoder'])}
+
   def size_bindings(self):
     """Returns the lines of gin that any model of these sizes needs."""
     lines = [f'{name} = {getattr(self, name)}' for name in
@@ -235,10 +244,6 @@ class Checkpoint:
 def gin_bindings(path, num_heads=None):
   """Writes the model gin with which a checkpoint of the release loads.
 
-  The window's sides cannot be read from shapes: as in the release's files, it
-  is centred in the encoder ([i - k/2, i + k/2 - 1] for an even k) and causal
-  in the decoder.
-
   Args:
     path: see Checkpoint.
     num_heads: see Checkpoint.
@@ -251,9 +256,6 @@ def gin_bindings(path, num_heads=None):
   """
   checkpoint = Checkpoint(path, num_heads)
   block = 'mtf_conv.released.LocalConvAttnBlock'
-  windows = {
-      'encoder': conv.centred_offsets(checkpoint.filter_sizes['encoder']),
-      'decoder': conv.causal_offsets(checkpoint.filter_sizes['decoder'])}
   arguments = {
       name: getattr(checkpoint, name) for name in
       ('attention_type', 'output_size', 'pointwise', 'use_bias', 'num_filters')}
@@ -264,7 +266,7 @@ def gin_bindings(path, num_heads=None):
       '', "include 'models/released/block.gin'", '',
       *checkpoint.size_bindings(), '',
       *(f'{block}.{name} = {value!r}' for name, value in arguments.items())]
-  for stack, window in windows.items():
+  for stack, window in checkpoint.windows().items():
     lines += [f'{stack}/{block}.min_relative_pos = {window[0]}',
               f'{stack}/{block}.max_relative_pos = {window[-1]}']
   return '\n'.join(lines) + '\n'
