@@ -130,6 +130,27 @@ def _convert(parser):
   return run
 
 
+def _bench(parser):
+  parser.add_argument('what', choices=['op', 'block'], help='what is timed')
+  parser.add_argument(
+      '--quick', action='store_true', help='less exact, within a minute')
+  parser.add_argument('--out', help='a folder for the table and the picture')
+  parser.add_argument('--tokens', type=int, help='in a batch')
+  parser.add_argument('--d_model', type=int, help='channels')
+  parser.add_argument(
+      '--lowering', action='append', choices=['depthwise', 'slices', 'band'],
+      help='op: to be timed beside the one that is chosen; may be repeated')
+
+  def run(args):
+    from mtf_conv.measure import bench
+    if args.lowering and args.what != 'op':
+      parser.error('--lowering is for op')
+    bench.run(args.what, args.quick, args.out, tokens=args.tokens,
+              d_model=args.d_model, lowerings=args.lowering)
+
+  return run
+
+
 # A verb: what it does, in a line, and the function that adds its flags.
 _VERBS = {
     'list': ('the models, tasks and gin files there are', _list),
@@ -138,6 +159,7 @@ _VERBS = {
     'prepare': ("a task's data, from raw files or from the network", _prepare),
     'convert': ("the authors' checkpoints, for the layers of this package",
                 _convert),
+    'bench': ('speed, as ratios that are measured in turn', _bench),
 }
 
 

@@ -1,0 +1,129 @@
+"""The block: against its three products alone, and against other blocks."""
+
+from mtf_conv import compat
+
+compat.install()
+
+import mesh_tensorflow as mtf  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
+from mesh_tensorflow.transformer import transformer  # noqa: E402
+
+from mtf_conv.measure import (  # noqa: E402
+  blocks,
+  graph,
+  reference,
+  results,
+  timing,
+)
+
+LENGTH = 512
+SEGMENTS = 4  # In a packed row.
+DENSE = 'three products'
+
+
+def bench(seconds, tokens=4096, d_model=512, say=print):
+  """Times blocks of light and dynamic convolutions of size 7 and 31.
+
+  Args:
+    seconds: for how long each case is timed, forward and with backward.
+    tokens: how many there are, in rows of 512.
+    d_model: the number of channels.
+    say: is told of each case before it is measured.
+
+  Returns:
+    A list of results.row.
+
+  Raises:
+    errors.UserError: a candidate differs from the reference.
+  """
+  rows = []
+  for filter_size in (7, 31):
+    for dynamic in (False, True):
+      for packed in (False, True):
+        name = (f'{"dynamic" if dynamic else "light"} block k={filter_size}'
+                + ' packed' * packed)
+        say(name)
+        rng = np.random.RandomState(0)
+        compared = {
+            DENSE: blocks.Dense(rng, d_model),
+            'mtf_conv': blocks.GatedConv(rng, d_model, filter_size, dynamic)}
+        if filter_size == 7 and not packed:
+          # The release's filters are of about this size.
+          compared['mesh-tensorflow'] = blocks.Released(
+              rng, d_model, filter_size, dynamic)
+          if not dynamic:
+            compared['attention'] = blocks.Attention(rng, d_model)
+        inputs = _Inputs(rng, tokens, d_model, SEGMENTS if packed else 1)
+        rows += _bench(name, compared, inputs, seconds)
+  return rows
+
+
+def _bench(name, compared, inputs, seconds):
+  candidates = _candidates(name, compared, inputs)
+  rows = []
+  for mode in ('forward', 'forward+backward'):
+    times = timing.interleave(
+        {n: c.forward if mode == 'forward' else c.backward
+         for n, c in candidates.items()}, seconds)
+    rows += results.rows(f'{name}, {mode}', times, [
+        (n, DENSE) for n in candidates if n != DENSE])
+  return rows
+
+
+class _Inputs:
+  """What all blocks are given."""
+
+  def __init__(self, rng, tokens, d_model, segments):
+    length = min(LENGTH, tokens)
+    shape = (tokens // length, length, d_model)
+    self.x, self.dy = rng.standard_normal((2, *shape)).astype('float32')
+    # T5 gives a layer the segments of its rows, of whole rows as well.
+    self.segments = np.broadcast_to(
+        1 + np.arange(length) * segments // length, shape[:2]).astype('int32')
+    self.dims = [mtf.Dimension(*d) for d in zip(
+        ('batch', 'length', 'd_model'), shape)]
+
+
+def _candidates(name, compared, inputs):
+  """Builds the blocks and checks them."""
+  weights, names = {}, {}
+  with graph.Builder() as builder:
+    x = builder.tensor(inputs.x, inputs.dims)
+    dy = builder.tensor(inputs.dy, inputs.dims)
+    context = _context(
+        builder.tensor(inputs.segments, inputs.dims[:2]), inputs.dims)
+    for candidate, block in compared.items():
+      scope = candidate.replace(' ', '_')
+      weights.update({f'{scope}/{variable}': array
+                      for variable, array in block.variables.items()})
+      others = len(builder.graph.trainable_variables)
+      with tf.variable_scope(scope):
+        y = block.call(context, x)
+      variables = builder.graph.trainable_variables[others:]
+      builder.add(candidate, y, dy, [x, *(v.outputs[0] for v in variables)])
+      names[candidate] = ['x', *(
+          v.name.partition('/')[2] for v in variables)]
+    candidates = builder.candidates(weights)
+
+  for candidate, functions in candidates.items():
+    y, gradients = compared[candidate].expected(
+        inputs.x, inputs.dy, inputs.segments)
+    reference.check(
+        f'{name}: {candidate}', functions.results(),
+        [y, *(gradients[n] for n in names[candidate])])
+  return candidates
+
+
+def _context(segments, dims):
+  """The Context of an encoder that trains."""
+  batch, length, model = dims
+  encoder = transformer.Unitransformer(
+      transformer.LayerStack([]), d_model=model.size, input_vocab_size=1,
+      output_vocab_size=None, autoregressive=False, max_length=length.size,
+      positional_embedding=False)
+  return transformer.Context(
+      encoder, segments.mesh, [batch], length,
+      mtf.VariableDType(tf.float32),
+      position=mtf.range(segments.mesh, length, tf.int32),
+      position_is_default=True, sequence_id=segments, inputs=segments)

@@ -1,0 +1,38 @@
+"""The pictures."""
+
+import matplotlib
+
+matplotlib.use('Agg')  # Draws without a display.
+from matplotlib import pyplot as plt  # noqa: E402
+
+# Whether a ratio is as it has to be; without a goal it is neither.
+_COLORS = {'hoped': 'C2', 'required': 'C0', 'no': 'C3', '': '0.7'}
+
+
+def ratios(path, frame):
+  """Draws ratios as bars, and what is required of them as marks.
+
+  Args:
+    path: where the PNG goes.
+    frame: a pd.DataFrame with results.COLUMNS and `machine`.
+  """
+  figure, axes = plt.subplots(
+      figsize=(9, 1 + 0.22 * len(frame)), layout='constrained')
+  places = range(len(frame))
+  axes.barh(places, frame.ratio, color=frame.met.map(_COLORS))
+  for place, required in zip(places, frame.required):
+    if required:
+      axes.plot(float(required.split()[1]), place, 'k|', markersize=9)
+  axes.set_yticks(places, frame.name, fontsize='x-small')
+  axes.invert_yaxis()
+  axes.set_xscale('log')
+  axes.grid(axis='x', alpha=0.3)
+  axes.set_xlabel('ratio of times; bar: what is required; '
+                  'green as hoped, blue as required, red neither')
+  _sign(figure, frame.machine[0])
+  figure.savefig(path, dpi=120)
+  plt.close(figure)
+
+
+def _sign(figure, machine):
+  figure.supxlabel(machine, fontsize='xx-small', color='0.4')

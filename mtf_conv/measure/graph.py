@@ -1,0 +1,119 @@
+"""Candidates made of Mesh TensorFlow: one device, one TensorFlow graph."""
+
+from mtf_conv import compat
+
+compat.install()
+
+from typing import Callable, NamedTuple  # noqa: E402
+
+import mesh_tensorflow as mtf  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
+
+from mtf_conv.measure import machine  # noqa: E402
+
+
+class Candidate(NamedTuple):
+  """One way to compute something.
+
+  Attributes:
+    forward: a function without arguments that computes the value.
+    backward: one that computes the value and all gradients.
+    results: one that returns these as arrays, the value first.
+  """
+
+  forward: Callable[[], object]
+  backward: Callable[[], object]
+  results: Callable[[], list]
+
+
+def lower(graph, mesh) -> mtf.Lowering:
+  """Lowers a Mesh TensorFlow graph onto one device."""
+  return mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
+      mtf.Shape([]), mtf.LayoutRules([]), [''])})
+
+
+def session() -> tf.Session:
+  """Returns a session for the default graph, on every core there is."""
+  return tf.Session(config=tf.ConfigProto(
+      intra_op_parallelism_threads=machine.cores(),
+      inter_op_parallelism_threads=machine.cores()))
+
+
+class Builder:
+  """Builds candidates, then runs them all in one session.
+
+  Use as a context manager; `candidates` may be called when all are added.
+  """
+
+  def __init__(self):
+    self._tf_graph = tf.Graph()
+    self._arrays = {}
+    self._added = {}
+
+  def __enter__(self):
+    self._entered = self._tf_graph.as_default()
+    self._entered.__enter__()
+    self.graph = mtf.Graph()
+    self.mesh = mtf.Mesh(self.graph, 'mesh')
+    return self
+
+  def __exit__(self, *exception):
+    self._entered.__exit__(*exception)
+
+  def tensor(self, array, dims):
+    """Returns an mtf Tensor of an array.
+
+    It comes from a variable: TensorFlow would compute ahead what depends on
+    constants alone.
+
+    Args:
+      array: a NumPy array.
+      dims: a list of mtf.Dimension.
+    """
+    variable = tf.get_variable(
+        f'array_{len(self._arrays)}', array.shape, array.dtype)
+    self._arrays[variable.op.name] = array
+    return mtf.import_tf_tensor(self.mesh, variable, mtf.Shape(dims))
+
+  def add(self, name, y, dy, inputs):
+    """Adds a candidate.
+
+    Args:
+      name: its name.
+      y: the mtf Tensor that it computes.
+      dy: the gradient of y, an mtf Tensor.
+      inputs: the mtf Tensors for which y is differentiated.
+    """
+    self._added[name] = [y, *mtf.gradients([y], inputs, [dy])]
+
+  def candidates(self, weights=None) -> dict[str, Candidate]:
+    """Lowers what was added.
+
+    Args:
+      weights: arrays for the variables that layers made, by name.
+
+    Returns:
+      A dict from names to Candidates.
+    """
+    lowering = lower(self.graph, self.mesh)
+    exported = {name: [lowering.export_to_tf_tensor(t) for t in tensors]
+                for name, tensors in self._added.items()}
+    sess = session()
+    values = {**(weights or {}), **self._arrays}
+    variables = tf.global_variables()
+    sess.run([v.initializer for v in variables],
+             {v.initializer.inputs[1]: values[v.op.name] for v in variables})
+    sess.run(lowering.copy_masters_to_slices())
+    return {name: _candidate(sess, tensors)
+            for name, tensors in exported.items()}
+
+
+def _candidate(sess, tensors):
+  def timed(tensors):
+    # A session runs the operations that it is given and copies nothing out. A
+    # tf.group of them would not do: TensorFlow prunes what has no side effects
+    # from a group.
+    return sess.make_callable([t.op for t in tensors])
+
+  return Candidate(
+      timed(tensors[:1]), timed(tensors), lambda: sess.run(tensors))
