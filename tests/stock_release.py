@@ -87,8 +87,11 @@ def logits(m):
 
 def _initial_weight(variable):
   weight = harness.initial_weight(variable.name, variable.shape.to_integer_list)
-  # Logits of the size of 1.
-  return weight * 10 if 'embedding' in variable.name else weight
+  if 'embedding' in variable.name:
+    return weight * 10  # Logits of the size of 1.
+  if variable.name.endswith('local_conv_attn_op_projection/kernel'):
+    return weight * 10  # Of which the convolutions make most.
+  return weight
 
 
 def trained(attention_type, repeats=1):
@@ -142,7 +145,8 @@ def _trained(attention_type, repeats):
 
 
 def save(folder, weights):
-  """Writes a checkpoint of arrays by name into a folder."""
+  """Writes a checkpoint of arrays by name into a folder, sorted as T5's are."""
+  weights = dict(sorted(weights.items()))
   name = f'model.ckpt-{STEPS}'
   with tf.Graph().as_default(), harness.session() as sess:
     sess.run(tf.raw_ops.SaveV2(
