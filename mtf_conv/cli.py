@@ -130,6 +130,30 @@ def _convert(parser):
   return run
 
 
+def _params(parser):
+  parser.add_argument(
+      'model', nargs='*', default=['transformer', 'lightconv', 'dilatedconv',
+                                   'dynamicconv'],
+      help='lightconv.base, lightconv, or the path of a gin file; all four '
+      'models when none is given')
+  parser.add_argument(
+      '--sizes', nargs='+', default=['base'], metavar='SIZE',
+      choices=['tiny', 'mini', 'small', 'base', 'large'],
+      help='of models that are named without one; base when not given')
+  parser.add_argument(
+      '--lengths', nargs='+', type=int, metavar='N',
+      default=[64, 128, 256, 512, 1024, 2048, 4096], help='of inputs')
+  parser.add_argument('--csv', help='a file for the table')
+  parser.add_argument(
+      '--figure', help="a folder for the paper's Figure 2, PNG and CSV")
+
+  def run(args):
+    from mtf_conv.measure import counting
+    counting.show(args.model, args.sizes, args.lengths, args.csv, args.figure)
+
+  return run
+
+
 def _bench(parser):
   parser.add_argument('what', choices=['op', 'block'], help='what is timed')
   parser.add_argument(
@@ -159,6 +183,7 @@ _VERBS = {
     'prepare': ("a task's data, from raw files or from the network", _prepare),
     'convert': ("the authors' checkpoints, for the layers of this package",
                 _convert),
+    'params': ('parameters, memory and FLOPs of models', _params),
     'bench': ('speed, as ratios that are measured in turn', _bench),
 }
 

@@ -34,5 +34,30 @@ def ratios(path, frame):
   plt.close(figure)
 
 
+def lines(path, frame, what, length, machine=''):
+  """Draws one line for every model over input length, both in log scale.
+
+  Args:
+    path: where the PNG goes.
+    frame: a pd.DataFrame, a column for every model, indexed by length.
+    what: the label of the values.
+    length: the label of the lengths.
+    machine: where it was measured, if it was.
+  """
+  figure, axes = plt.subplots(figsize=(6, 4.5), layout='constrained')
+  for model, marker in zip(frame, 'osD^v<>P'):
+    axes.plot(frame.index, frame[model], marker=marker, label=model)
+  axes.set_xscale('log', base=2)
+  axes.set_yscale('log')
+  axes.set_xticks(frame.index, frame.index)
+  axes.set_xlabel(length)
+  axes.set_ylabel(what)
+  axes.grid(alpha=0.3)
+  axes.legend()
+  _sign(figure, machine)
+  figure.savefig(path, dpi=120)
+  plt.close(figure)
+
+
 def _sign(figure, machine):
   figure.supxlabel(machine, fontsize='xx-small', color='0.4')

@@ -1,0 +1,137 @@
+"""Whole models: their names, their gin files, their graph of training."""
+
+from mtf_conv import compat
+
+compat.install()
+
+import logging  # noqa: E402
+import os  # noqa: E402
+
+import gin  # noqa: E402
+import mesh_tensorflow as mtf  # noqa: E402
+import mesh_tensorflow.optimize  # noqa: E402, F401
+import mesh_tensorflow.transformer  # noqa: E402
+import numpy as np  # noqa: E402
+import t5.models  # noqa: E402
+from mesh_tensorflow.transformer import transformer  # noqa: E402
+from t5.data import preprocessors  # noqa: E402
+
+from mtf_conv import errors, gin_files, listing  # noqa: E402
+
+# In the order of the paper's tables.
+KINDS = ('transformer', 'lightconv', 'dilatedconv', 'dynamicconv')
+VOCABULARY = 32100  # T5's 32,000 pieces and 100 sentinels.
+
+
+def resolve(name, sizes=('base',)) -> list[str]:
+  """Finds models by name.
+
+  Args:
+    name: lightconv.base, models/lightconv.base.gin, the path of a gin file, or
+      lightconv for all of sizes.
+    sizes: of a model that is named without one.
+
+  Returns:
+    Paths for `parse`.
+
+  Raises:
+    errors.UserError: there is no such model.
+  """
+  if os.path.isfile(name):
+    return [name]
+  known = {f'{model}.{size}': path for model, size, _, path in listing.models()}
+  name = name[len('models/'):] if name.startswith('models/') else name
+  name = name[:-len('.gin')] if name.endswith('.gin') else name
+  if name in known:
+    return [known[name]]
+  found = [known[f'{name}.{size}'] for size in sizes
+           if f'{name}.{size}' in known]
+  if not found:
+    raise errors.UserError(
+        f'unknown model {name!r}: mtf_conv list models names them all'
+        + errors.nearest(name, [*known, *KINDS]))
+  return found
+
+
+def title(path) -> str:
+  """Returns what a model is called: lightconv.base."""
+  return os.path.basename(path)[:-len('.gin')]
+
+
+def parse(paths, bindings=()):
+  """Parses gin files as T5's main does: unknown names are errors.
+
+  Args:
+    paths: gin files, relative to the folders of T5 and of this package.
+    bindings: what comes after them.
+  """
+  gin.clear_config()
+  for module in (mesh_tensorflow.transformer, t5.models):
+    gin.add_config_file_search_path(
+        os.path.join(os.path.dirname(module.__file__), 'gin'))
+  gin.add_config_file_search_path(gin_files.gin_folder())
+  # gin logs an error for every folder that it does not find a file in.
+  root = logging.getLogger()
+  root.addFilter(_is_no_search)
+  try:
+    gin.parse_config_files_and_bindings(
+        ['defaults.gin', *paths], ['dropout_rate = 0.0', *bindings],
+        finalize_config=False)
+  finally:
+    root.removeFilter(_is_no_search)
+
+
+def _is_no_search(record):
+  return not record.getMessage().startswith('Path not found')
+
+
+def targets_length(inputs_length) -> int:
+  """Returns how long targets are: T5's rule, 3 tokens a span, 15% of them."""
+  return preprocessors.random_spans_helper(
+      inputs_length, noise_density=0.15, mean_noise_span_length=3.0,
+      extra_tokens_per_span_inputs=1, extra_tokens_per_span_targets=1)[1]
+
+
+def make(vocabulary=VOCABULARY) -> transformer.Bitransformer:
+  """Returns the model of what was parsed."""
+  return transformer.make_bitransformer(vocabulary, vocabulary)
+
+
+def training(builder, batch, inputs, targets, vocabulary=VOCABULARY):
+  """Builds a step of training, of the model that was parsed.
+
+  The batch is as T5 packs it, with one example a row.
+
+  Args:
+    builder: a graph.Builder.
+    batch: how many rows there are.
+    inputs: the length of inputs.
+    targets: the length of targets.
+    vocabulary: how many ids there are.
+
+  Returns:
+    (loss, gradients for the trainable variables), mtf Tensors.
+  """
+  rng = np.random.RandomState(0)
+
+  def features(length):
+    dims = [mtf.Dimension('batch', batch), mtf.Dimension('length', length)]
+    shape = (batch, length)
+    return (builder.tensor(array.astype('int32'), dims) for array in (
+        rng.randint(2, vocabulary, shape), np.ones(shape),
+        np.broadcast_to(np.arange(length), shape)))
+
+  ids, sequence_id, position = features(inputs)
+  target_ids, target_sequence_id, target_position = features(targets)
+  _, loss = make(vocabulary).call_simple(
+      ids, target_ids, compute_loss=True, mode='train',
+      encoder_sequence_id=sequence_id, decoder_sequence_id=target_sequence_id,
+      encoder_position=position, decoder_position=target_position)
+  return loss, mtf.gradients(
+      [loss], [v.outputs[0] for v in builder.graph.trainable_variables])
+
+
+def optimize(builder, gradients) -> list:
+  """Returns the mtf Operations of T5's optimizer, Adafactor."""
+  return mtf.optimize.AdafactorOptimizer(learning_rate=1e-3).apply_grads(
+      gradients, builder.graph.trainable_variables)
