@@ -23,7 +23,7 @@ def einsum(builder) -> int:
   Returns:
     What T5 logs as the counter `einsum`.
   """
-  counters = graph.lower(builder.graph, builder.mesh).counters
+  counters = builder.lower().counters
   return sum(value for name, value in counters if name == 'einsum')
 
 

@@ -49,3 +49,11 @@ for _k in (7, 31):
       (f'dynamic block k={_k} packed', Goal('<=', 1.4), Goal('<=', 1.4))):
     GOALS[f'{_case}, forward: mtf_conv / three products'] = _forward
     GOALS[f'{_case}, {_BOTH}: mtf_conv / three products'] = _train
+for _n, _goal in ((64, Goal('>=', 1.1, 1.3)), (512, Goal('>=', 1.7, 2.5)),
+                  (2048, Goal('>=', 5, 8))):
+  GOALS[f'train step: transformer N={_n} / lightconv N={_n}'] = _goal
+for _n in (128, 256, 512, 1024, 2048, 4096):
+  GOALS[f'train step: lightconv N={_n} / lightconv N=64'] = Goal('<=', 1)
+for _n, _bound in ((512, 1), (2048, 0.5)):
+  GOALS[f'peak memory of a train step: lightconv N={_n} / '
+        f'transformer N={_n}'] = Goal('<=', _bound)

@@ -26,19 +26,6 @@ class Candidate(NamedTuple):
   results: Callable[[], list]
 
 
-def lower(graph, mesh) -> mtf.Lowering:
-  """Lowers a Mesh TensorFlow graph onto one device."""
-  return mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-      mtf.Shape([]), mtf.LayoutRules([]), [''])})
-
-
-def session() -> tf.Session:
-  """Returns a session for the default graph, on every core there is."""
-  return tf.Session(config=tf.ConfigProto(
-      intra_op_parallelism_threads=machine.cores(),
-      inter_op_parallelism_threads=machine.cores()))
-
-
 class Builder:
   """Builds candidates, then runs them all in one session.
 
@@ -95,25 +82,53 @@ class Builder:
     Returns:
       A dict from names to Candidates.
     """
-    lowering = lower(self.graph, self.mesh)
+    lowering = self.lower()
     exported = {name: [lowering.export_to_tf_tensor(t) for t in tensors]
                 for name, tensors in self._added.items()}
-    sess = session()
-    values = {**(weights or {}), **self._arrays}
-    variables = tf.global_variables()
-    sess.run([v.initializer for v in variables],
-             {v.initializer.inputs[1]: values[v.op.name] for v in variables})
-    sess.run(lowering.copy_masters_to_slices())
+    sess = self.session(lowering, weights)
     return {name: _candidate(sess, tensors)
             for name, tensors in exported.items()}
 
+  def lower(self) -> mtf.Lowering:
+    """Lowers everything onto one device."""
+    return mtf.Lowering(
+        self.graph, {self.mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
+            mtf.Shape([]), mtf.LayoutRules([]), [''])})
+
+  def session(self, lowering, weights=None) -> tf.Session:
+    """Opens a session on every core there is and initializes all variables.
+
+    Args:
+      lowering: what `lower` returned, with all that is to be exported.
+      weights: arrays for variables by name; others are drawn by their own
+        initializers.
+
+    Returns:
+      A session.
+    """
+    sess = tf.Session(config=tf.ConfigProto(
+        intra_op_parallelism_threads=machine.cores(),
+        inter_op_parallelism_threads=machine.cores()))
+    values = {**(weights or {}), **self._arrays}
+    variables = tf.global_variables()
+    sess.run([v.initializer for v in variables],
+             {v.initializer.inputs[1]: values[v.op.name] for v in variables
+              if v.op.name in values})
+    sess.run(lowering.copy_masters_to_slices())
+    return sess
+
+
+def timed(sess, operations):
+  """Returns a function that runs TensorFlow operations and nothing else.
+
+  A session computes the operations that it is given, and copies nothing out
+  of them. A tf.group of them would not do: TensorFlow prunes what has no side
+  effects from a group.
+  """
+  return sess.make_callable(list(operations))
+
 
 def _candidate(sess, tensors):
-  def timed(tensors):
-    # A session runs the operations that it is given and copies nothing out. A
-    # tf.group of them would not do: TensorFlow prunes what has no side effects
-    # from a group.
-    return sess.make_callable([t.op for t in tensors])
-
-  return Candidate(
-      timed(tensors[:1]), timed(tensors), lambda: sess.run(tensors))
+  operations = [t.op for t in tensors]
+  return Candidate(timed(sess, operations[:1]), timed(sess, operations),
+                   lambda: sess.run(tensors))

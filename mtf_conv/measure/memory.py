@@ -1,0 +1,56 @@
+"""The peak memory of a step of training, in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+
+def peak(kind, batch, inputs, targets, size) -> int:
+  """Measures what a step of training takes beside the weights.
+
+  The process has built the graph and initialized the variables; what its
+  resident memory then grows by at most, over three steps, is what counts:
+  neither TensorFlow itself nor the weights, but all activations, gradients and
+  what the allocator keeps.
+
+  Args:
+    kind: one of models.KINDS.
+    batch: rows in a batch.
+    inputs: the length of inputs.
+    targets: the length of targets.
+    size: gin bindings, see step.training_step.
+
+  Returns:
+    Bytes.
+  """
+  done = subprocess.run(
+      [sys.executable, '-m', __name__,
+       json.dumps([kind, batch, inputs, targets, list(size)])],
+      check=True, capture_output=True, text=True)
+  return int(done.stdout.split()[-1])
+
+
+def _resident(field):
+  """VmRSS, what is resident; VmHWM, the most that ever was; in bytes."""
+  with open('/proc/self/status') as f:
+    line, = (line for line in f if line.startswith(field + ':'))
+  return 1024 * int(line.split()[1])
+
+
+def _main():
+  # Here, for `step` imports this module.
+  import tensorflow.compat.v1 as tf
+
+  from mtf_conv.measure import step
+  tf.disable_v2_behavior()
+  train = step.training_step(*json.loads(sys.argv[1]), check=False)
+  before = _resident('VmRSS')
+  with open('/proc/self/clear_refs', 'w') as f:
+    f.write('5')  # Sets VmHWM back: building took memory as well.
+  for _ in range(3):
+    train()
+  print(_resident('VmHWM') - before)
+
+
+if __name__ == '__main__':
+  _main()
