@@ -13,15 +13,16 @@ Equation 1 of the paper is `centred_offsets`; a decoder takes `causal_offsets`.
 This module knows nothing of layers, gin or T5.
 """
 
+import math
+
 from mtf_conv import compat
 
 compat.install()
 
 import mesh_tensorflow as mtf  # noqa: E402
-import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow import placement_mesh_impl  # noqa: E402
-from tensorflow.python.ops import control_flow_util  # noqa: E402
+
+from mtf_conv import conv_lowerings  # noqa: E402
 
 
 def centred_offsets(filter_size, dilation_rate=1):
@@ -54,61 +55,73 @@ def causal_offsets(filter_size, dilation_rate=1):
   return [(j - filter_size) * dilation_rate for j in range(1, filter_size + 1)]
 
 
-def local_conv(x, filters, offsets, length_dim, segments=None):
+def local_conv(x, filters, offsets, length_dim, segments=None, lowering=None):
   """Convolves x with filters along length_dim.
 
   Args:
-    x: a Tensor, shape [..., length_dim, ...].
-    filters: a Tensor of the dtype of x. Its last dimension are the taps, its
-      others are dimensions of x: none of length_dim for the same filter at
-      every position, with it (and the batch dimensions) for a dynamic one.
+    x: a Tensor, shape [rows..., length_dim, channels...].
+    filters: a Tensor of the dtype of x, shape [groups..., taps] for the same
+      filters at every position, [rows..., length_dim, groups..., taps] for
+      dynamic ones (rows that are left out share theirs). The groups are the
+      first dimensions of channels, and those after them share a filter; or one
+      dimension that x does not have, of a size N that divides that of the first
+      of channels: filter n is for the n-th of N equal parts of it.
     offsets: a list of integers, one per tap: position i reads i + offset.
     length_dim: the Dimension of x along which to convolve.
-    segments: None, or an integer Tensor of dimensions of x, among them
-      length_dim: which segment a position belongs to, 0 for padding.
+    segments: None, or an integer Tensor, shape [rows..., length_dim]: which
+      segment a position belongs to, 0 for padding.
+    lowering: 'depthwise', 'slices' or 'band', see conv_lowerings; None for the
+      one that is fast where the graph is lowered. A row of several segments
+      needs filters for every position, which 'depthwise' leaves to 'band'.
 
   Returns:
     A Tensor of the shape and dtype of x.
 
   Raises:
-    ValueError: shapes that do not fit.
+    ValueError: shapes that do not fit, or a lowering that cannot do this.
   """
-  return LocalConvOperation(x, filters, offsets, length_dim, segments).outputs[
-      0]
-
-
-def _check(x, filters, offsets, length_dim, segments):
-  if length_dim not in x.shape.dims:
-    raise ValueError(f'x {x.shape} has no dimension {length_dim}')
-  taps_dim = filters.shape.dims[-1]
-  if taps_dim.size != len(offsets):
-    raise ValueError(
-        f'filters have {taps_dim.size} taps, but there are {len(offsets)} '
-        f'offsets {offsets}')
-  for name, tensor, dims in (('filters', filters, filters.shape.dims[:-1]),
-                             ('segments', segments,
-                              segments.shape.dims if segments else ())):
-    unknown = [d for d in dims if d not in x.shape.dims]
-    if unknown:
-      raise ValueError(
-          f'{name} {tensor.shape} has dimensions {unknown} that x {x.shape} '
-          'does not have')
-  if segments and length_dim not in segments.shape.dims:
-    raise ValueError(f'segments {segments.shape} has no dimension {length_dim}')
-  if filters.dtype != x.dtype:
-    raise ValueError(f'filters are {filters.dtype}, but x is {x.dtype}')
+  return LocalConvOperation(
+      x, filters, offsets, length_dim, segments, lowering).outputs[0]
 
 
 class LocalConvOperation(mtf.Operation):
-  """See local_conv."""
+  """See local_conv.
 
-  def __init__(self, x, filters, offsets, length_dim, segments=None):
-    _check(x, filters, offsets, length_dim, segments)
+  Attributes:
+    offsets: a list of integers.
+    length_dim: a Dimension.
+    lowering: a name or None.
+    segments: a Tensor or None.
+    row_dims: the dimensions of x before length_dim.
+    channel_dims: those after it.
+    group_dims: the dimensions of filters between length_dim and taps.
+    filters_dim: the one of these that x does not have, or None.
+  """
+
+  def __init__(self, x, filters, offsets, length_dim, segments=None,
+               lowering=None):
     super().__init__([x, filters] + ([segments] if segments else []),
                      name='local_conv')
-    self.offsets = tuple(offsets)
+    if length_dim not in x.shape.dims:
+      raise ValueError(f'x {x.shape} has no dimension {length_dim}')
+    self.offsets = list(offsets)
     self.length_dim = length_dim
+    self.lowering = lowering
+    self.segments = segments
+    axis = x.shape.dims.index(length_dim)
+    self.row_dims = x.shape.dims[:axis]
+    self.channel_dims = x.shape.dims[axis + 1:]
+    self.group_dims = [d for d in filters.shape.dims[:-1]
+                       if d not in [*self.row_dims, length_dim]]
+    new_dims = [d for d in self.group_dims if d not in self.channel_dims]
+    self.filters_dim = new_dims[0] if new_dims else None
+    self._check(x, filters)
     self._outputs = [mtf.Tensor(self, x.shape, x.dtype)]
+
+  @property
+  def is_static(self):
+    """Whether the filters are the same at every position of every row."""
+    return len(self.inputs[1].shape) == len(self.group_dims) + 1
 
   def gradient(self, grad_ys):
     """Returns the gradients of x and filters, and None for segments."""
@@ -121,6 +134,47 @@ class LocalConvOperation(mtf.Operation):
     y, = slices.run(slices.convolve, self.inputs, self.outputs)
     lowering.set_tensor_lowering(self.outputs[0], y)
     slices.count_multiply_adds(1)
+
+  def _check(self, x, filters):
+    positions = [*self.row_dims, self.length_dim]
+    if self.filters_dim:
+      groups = [self.filters_dim]
+      if (not self.channel_dims or
+          self.channel_dims[0].size % self.filters_dim.size):
+        raise ValueError(
+            f'filters {filters.shape}: {self.filters_dim} does not divide the '
+            f'first dimension of {self.channel_dims} of x')
+    else:
+      groups = self.channel_dims[:len(self.group_dims)]
+    taps_dim = filters.shape.dims[-1]
+    expected = [d for d in positions if d in filters.shape.dims]
+    if filters.shape.dims != [*expected, *groups, taps_dim]:
+      raise ValueError(
+          f'filters {filters.shape} must have the dimensions of x {x.shape}, '
+          'in its order, then taps')
+    if self.segments:
+      dims = self.segments.shape.dims
+      if self.length_dim not in dims or dims != [
+          d for d in positions if d in dims]:
+        raise ValueError(
+            f'segments {self.segments.shape} must have {self.length_dim}, and '
+            f'no dimensions but those of {positions}, in this order')
+    if taps_dim.size != len(self.offsets):
+      raise ValueError(
+          f'filters have {taps_dim.size} taps, but there are '
+          f'{len(self.offsets)} offsets {self.offsets}')
+    if filters.dtype != x.dtype:
+      raise ValueError(f'filters are {filters.dtype}, but x is {x.dtype}')
+    if self.lowering not in (None, *conv_lowerings.NAMES):
+      raise ValueError(
+          f'lowering (={self.lowering!r}) must be one of '
+          f'{[*conv_lowerings.NAMES]}, or None')
+    if self.lowering and not conv_lowerings.supports(
+        self.lowering, self.is_static, self.offsets):
+      raise ValueError(
+          f'lowering (={self.lowering!r}) cannot do '
+          f'{"static" if self.is_static else "dynamic"} filters with offsets '
+          f'{self.offsets}')
 
 
 class _LocalConvGradOperation(mtf.Operation):
@@ -135,15 +189,7 @@ class _LocalConvGradOperation(mtf.Operation):
 
   def lower(self, lowering):
     slices = _Slices(self._forward, lowering)
-
-    def gradients(dy, x, filters, segments=None):
-      # TensorFlow prunes the forward pass, of which only autodiff has need.
-      y, = slices.convolve(x, filters, segments)
-      # The filters of a dynamic convolution are made from x: stop there.
-      return tuple(tf.gradients(
-          y, [x, filters], dy, stop_gradients=[x, filters]))
-
-    dx, dfilters = slices.run(gradients, self.inputs, self.outputs)
+    dx, dfilters = slices.run(slices.gradients, self.inputs, self.outputs)
     lowering.set_tensor_lowering(self.outputs[0], dx)
     lowering.set_tensor_lowering(
         self.outputs[1], slices.sum_over_split_dims(dfilters))
@@ -154,53 +200,64 @@ class _Slices:
   """The convolution on each processor's slice of x, under any layout.
 
   Where length_dim is split, every processor of that axis gathers the whole
-  length, convolves all of it and keeps its own part.
+  length, convolves all of it and keeps its own part. Where the first of the
+  channels is split, it takes the filters that its part needs.
   """
 
   def __init__(self, forward, lowering):
+    self._forward = forward
     self._lowering = lowering
     self._mesh_impl = lowering.mesh_impl(forward)
     self._x, self._filters = forward.inputs[:2]
-    self._segments = forward.inputs[2] if len(forward.inputs) > 2 else None
-    self._offsets = forward.offsets
-    self._length_dim = forward.length_dim
-    self._length_mesh_axis = self._mesh_impl.tensor_dimension_to_mesh_axis(
-        forward.length_dim)
+
+  def _mesh_axis(self, dim):
+    return self._mesh_impl.tensor_dimension_to_mesh_axis(dim)
 
   def run(self, fn, inputs, outputs):
-    """Applies fn to the slices of inputs; returns the slices of outputs."""
-    laid_out = [self._gathered(t) for t in inputs]
-    results = self._mesh_impl.slicewise(fn, *laid_out)
-    return [self._scattered(t, r) for t, r in zip(outputs, results)]
+    """Applies fn to the slices of inputs; returns the slices of outputs.
 
-  def _split_axis(self, tensor):
-    """The axis of tensor along which its length is split, or None."""
-    if (self._length_mesh_axis is None or
-        self._length_dim not in tensor.shape.dims):
-      return None
-    return tensor.shape.dims.index(self._length_dim)
+    Args:
+      fn: self.convolve or self.gradients.
+      inputs: a list of mtf Tensors.
+      outputs: a list of mtf Tensors.
 
-  def _gathered(self, tensor):
+    Returns:
+      A list of LaidOutTensors.
+    """
+    mesh_axis = None
+    if self._forward.channel_dims:
+      mesh_axis = self._mesh_axis(self._forward.channel_dims[0])
+    coordinate = (0 if mesh_axis is None else
+                  self._mesh_impl.laid_out_pcoord(mesh_axis))
+    results = self._mesh_impl.slicewise(
+        fn, coordinate, *(self._whole(t) for t in inputs))
+    return [self._split_again(t, r) for t, r in zip(outputs, results)]
+
+  def _split_axes(self, tensor):
+    """Axis and mesh axis of what fn needs whole."""
+    for dim in (self._forward.length_dim, self._forward.filters_dim):
+      if dim in tensor.shape.dims and self._mesh_axis(dim) is not None:
+        yield self._mesh_axis(dim), tensor.shape.dims.index(dim)
+
+  def _whole(self, tensor):
     laid_out = self._lowering.tensors[tensor]
-    axis = self._split_axis(tensor)
-    if axis is None:
-      return laid_out
-    return self._mesh_impl.allconcat(
-        laid_out.to_laid_out_tensor(), self._length_mesh_axis, axis)
+    for axes in self._split_axes(tensor):
+      laid_out = self._mesh_impl.allconcat(laid_out.to_laid_out_tensor(), *axes)
+    return laid_out
 
-  def _scattered(self, tensor, laid_out):
-    axis = self._split_axis(tensor)
-    if axis is None:
-      return laid_out
-    return self._mesh_impl.allsplit(laid_out, self._length_mesh_axis, axis)
+  def _split_again(self, tensor, laid_out):
+    for axes in self._split_axes(tensor):
+      laid_out = self._mesh_impl.allsplit(laid_out, *axes)
+    return laid_out
 
   def sum_over_split_dims(self, dfilters):
     """Adds up what processors found from the parts of x that each has."""
     split = self._mesh_impl.tensor_layout(self._x).tensor_axis_to_mesh_axis
     kept = self._mesh_impl.tensor_layout(
         self._filters).tensor_axis_to_mesh_axis
+    length_axis = self._mesh_axis(self._forward.length_dim)
     summed = [axis for axis in split if axis is not None and
-              axis not in kept and axis != self._length_mesh_axis]
+              axis not in kept and axis != length_axis]
     if not summed:
       return dfilters
     size = self._mesh_impl.laid_out_size(self._filters.shape)
@@ -210,169 +267,107 @@ class _Slices:
             f'allreduce/{summed}/local_conv', size))
 
   def count_multiply_adds(self, passes):
-    taps = len(self._offsets)
+    """Counts one for each tap of each element of x, passes times."""
+    taps = passes * len(self._forward.offsets)
     self._lowering.add_counter(
-        'einsum', passes * taps * self._mesh_impl.laid_out_size(self._x.shape))
-    self._lowering.add_counter(
-        'einsum_unique', passes * taps * self._x.shape.size)
+        'einsum', taps * self._mesh_impl.laid_out_size(self._x.shape))
+    self._lowering.add_counter('einsum_unique', taps * self._x.shape.size)
 
-  def convolve(self, x, filters, segments=None):
-    """The convolution of one slice.
+  def convolve(self, coordinate, x, filters, segments=None):
+    """The convolution of one slice, in a tuple."""
+    form = _RowForm(self._forward, x, coordinate)
+    y = conv_lowerings.convolve(
+        self._forward.lowering, form.x(x), form.filters(filters),
+        self._forward.offsets, form.segments(segments))
+    return tf.reshape(y, x.shape),
+
+  def gradients(self, coordinate, dy, x, filters, segments=None):
+    """The gradients of x and filters of one slice."""
+    form = _RowForm(self._forward, x, coordinate)
+    dx, dfilters = conv_lowerings.gradients(
+        self._forward.lowering, form.x(x), form.filters(filters), form.x(dy),
+        self._forward.offsets, form.segments(segments))
+    return (tf.reshape(dx, x.shape),
+            form.filters_gradient(dfilters, filters))
+
+
+class _RowForm:
+  """Brings one processor's tensors into the form of conv_lowerings."""
+
+  def __init__(self, forward, x, coordinate):
+    self._forward = forward
+    shape = x.shape.as_list()
+    axis = len(forward.row_dims)
+    self._row_shape = shape[:axis]
+    self._length = shape[axis]
+    self._selection = None
+    if forward.filters_dim:
+      self._num_groups = self._select_filters(shape[axis + 1], coordinate)
+    else:
+      self._num_groups = math.prod(
+          shape[axis + 1:axis + 1 + len(forward.group_dims)])
+
+  def _select_filters(self, size, coordinate):
+    """Which filters a part of the first of the channels takes.
 
     Args:
-      x: a tf.Tensor with the dimensions of the operation's x.
-      filters: a tf.Tensor with those of its filters.
-      segments: None, or a tf.Tensor with those of its segments.
+      size: of the part.
+      coordinate: which part it is.
 
     Returns:
-      A tuple of one tf.Tensor of the shape of x.
+      The number of groups; self._selection is [groups, filters], of 0 and 1,
+      None if it would be the identity.
     """
-    x_dims = self._x.shape.dims
-    axis = x_dims.index(self._length_dim)
-    taps = [_align(tap, self._filters.shape.dims[:-1], x_dims)
-            for tap in tf.unstack(filters, axis=-1)]
-    if segments is not None:
-      segments = _align(segments, self._segments.shape.dims, x_dims)
-    if not self._has_depthwise_primitive():
-      return _shifted_products(x, taps, self._offsets, axis, segments),
+    whole = self._forward.channel_dims[0].size
+    num_filters = self._forward.filters_dim.size
+    group = math.gcd(size, whole // num_filters)
+    if size < whole or group * num_filters < whole:
+      starts = coordinate * size + tf.range(0, size, group)
+      self._selection = tf.one_hot(
+          starts // (whole // num_filters), num_filters,
+          dtype=self._forward.inputs[0].dtype)
+    return size // group
+
+  def x(self, x):
+    """To [rows, length, groups, channels]."""
+    return tf.reshape(
+        x, [math.prod(self._row_shape), self._length, self._num_groups, -1])
+
+  def segments(self, segments):
+    """To [rows, length]; None stays None."""
     if segments is None:
-      return _depthwise(x, taps, self._offsets, axis),
+      return None
+    shape, full = self._aligned(self._forward.segments)
+    segments = tf.broadcast_to(tf.reshape(segments, shape), full)
+    return tf.reshape(segments, [-1, self._length])
 
-    # Rows with a single segment, of which padding is zero, need no masks
-    # between taps.
-    real = tf.not_equal(segments, 0)
-    longest = tf.reduce_max(segments, axis=axis, keepdims=True)
-    mask = tf.cast(real, x.dtype)
-    return tf.cond(
-        tf.reduce_all(tf.equal(segments, longest) | ~real),
-        lambda: mask * _depthwise(mask * x, taps, self._offsets, axis),
-        lambda: _shifted_products(x, taps, self._offsets, axis, segments)),
+  def filters(self, filters):
+    """To [groups, taps], or if dynamic [rows, length, groups, taps]."""
+    taps = filters.shape[-1]
+    if self._selection is not None:
+      filters = tf.einsum('...ft,gf->...gt', filters, self._selection)
+    if self._forward.is_static:
+      return tf.reshape(filters, [self._num_groups, taps])
+    shape, full = self._aligned(self._forward.inputs[1])
+    last = [self._num_groups, taps]
+    filters = tf.broadcast_to(tf.reshape(filters, shape + last), full + last)
+    return tf.reshape(filters, [-1, self._length, *last])
 
-  def _has_depthwise_primitive(self):
-    """Whether TensorFlow's depthwise convolution does this one, and well.
+  def filters_gradient(self, dfilters, filters):
+    """From the gradient of self.filters(filters) to that of filters."""
+    if not self._forward.is_static:
+      shape, full = self._aligned(self._forward.inputs[1])
+      dfilters = tf.reshape(dfilters, full + dfilters.shape[2:].as_list())
+      dfilters = tf.reduce_sum(dfilters, [
+          axis for axis, sizes in enumerate(zip(shape, full))
+          if sizes[0] != sizes[1]])
+    if self._selection is not None:
+      dfilters = tf.einsum('...gt,gf->...ft', dfilters, self._selection)
+    return tf.reshape(dfilters, filters.shape)
 
-    It does static filters without gaps. On the CPU it is several times faster
-    than shifted products; under XLA, and so on TPUs, far slower.
-    """
-    x_dims = self._x.shape.dims
-    channels = x_dims[x_dims.index(self._length_dim) + 1:]
-    in_xla = control_flow_util.GraphOrParentsInXlaContext(
-        tf.get_default_graph())
-    return (isinstance(self._mesh_impl, placement_mesh_impl.PlacementMeshImpl)
-            and not in_xla
-            and self._x.dtype == tf.float32
-            and bool(channels)
-            and all(d in channels for d in self._filters.shape.dims[:-1])
-            and self._offsets == tuple(
-                range(self._offsets[0], self._offsets[-1] + 1)))
-
-
-def _shifted_products(x, taps, offsets, axis, segments=None):
-  """Pads x once, then adds up its shifted copies, tap by tap.
-
-  Args:
-    x: a tf.Tensor.
-    taps: a list of tf.Tensors that broadcast to x, one per offset.
-    offsets: a list of integers.
-    axis: the axis of x along which to convolve.
-    segments: None, or a tf.Tensor that broadcasts to x; 0 is padding.
-
-  Returns:
-    A tf.Tensor of the shape of x.
-  """
-  length = x.shape[axis]
-  padding = [max(0, -min(offsets)), max(0, max(offsets))]
-
-  def pad(tensor):
-    paddings = [[0, 0]] * len(tensor.shape)
-    paddings[axis] = padding
-    return tf.pad(tensor, paddings)
-
-  def shift(padded, offset):
-    begin = [0] * len(padded.shape)
-    size = [-1] * len(padded.shape)
-    begin[axis] = padding[0] + offset
-    size[axis] = length
-    return tf.slice(padded, begin, size)
-
-  padded_x = pad(x)
-  if segments is not None:
-    padded_segments = pad(segments)
-    real = tf.not_equal(segments, 0)
-  y = None
-  for tap, offset in zip(taps, offsets):
-    shifted = shift(padded_x, offset)
-    if segments is not None:
-      same = tf.equal(shift(padded_segments, offset), segments) & real
-      shifted *= tf.cast(same, x.dtype)
-    y = tap * shifted if y is None else y + tap * shifted
-  return y
-
-
-def _depthwise(x, taps, offsets, axis):
-  """As _shifted_products, by TensorFlow's depthwise convolution.
-
-  Args:
-    x: a tf.Tensor, channels after axis.
-    taps: as in _shifted_products, with nothing before the channels.
-    offsets: consecutive integers.
-    axis: the axis of x along which to convolve.
-
-  Returns:
-    A tf.Tensor of the shape of x.
-  """
-  shape = x.shape.as_list()
-  channels = shape[axis + 1:]
-  num_channels = int(np.prod(channels))
-  # [taps, channels]: a tap that channels share is repeated for each of them.
-  filters = tf.stack([
-      tf.reshape(tf.broadcast_to(tf.reshape(tap, tap.shape[axis + 1:]),
-                                 channels), [num_channels]) for tap in taps])
-  rows = tf.reshape(x, [-1, shape[axis], num_channels])
-  return tf.reshape(
-      _depthwise_rows(offsets[0], offsets[-1])(rows, filters), shape)
-
-
-def _depthwise_rows(first, last):
-  """Returns a function of [rows, length, channels] and [taps, channels].
-
-  Each of its three products goes to the kernel that is fast for it: the
-  automatic gradient for the filters is up to forty times slower.
-
-  Args:
-    first: the offset of the first tap.
-    last: the offset of the last.
-  """
-  def convolve(x, filters, first, last):
-    # Taps to the right of 0 are reached by padding at the right, and so on;
-    # where all are on one side of 0, what sticks out is cut.
-    padded = tf.pad(x, [[0, 0], [max(0, -first), max(0, last)], [0, 0]])
-    padded = padded[:, max(0, first):
-                    padded.shape[1] - max(0, -last)]
-    y = tf.nn.depthwise_conv2d(
-        padded[:, None], filters[None, :, :, None], [1, 1, 1, 1], 'VALID')
-    return y[:, 0], padded
-
-  @tf.custom_gradient
-  def product(x, filters):
-    y, padded = convolve(x, filters, first, last)
-
-    def gradient(dy):
-      dx, _ = convolve(dy, tf.reverse(filters, [0]), -last, -first)
-      taps, channels = filters.shape.as_list()
-      dfilters = tf.nn.depthwise_conv2d_backprop_filter(
-          padded[:, :, None], [taps, 1, channels, 1], dy[:, :, None],
-          [1, 1, 1, 1], 'VALID')
-      return dx, dfilters[:, 0, :, 0]
-    return y, gradient
-  return product
-
-
-def _align(tensor, dims, x_dims):
-  """Transposes and expands a tensor of some of x_dims to broadcast to x."""
-  order = sorted(range(len(dims)), key=lambda i: x_dims.index(dims[i]))
-  tensor = tf.transpose(tensor, order)
-  for axis, dim in enumerate(x_dims):
-    if dim not in dims:
-      tensor = tf.expand_dims(tensor, axis)
-  return tensor
+  def _aligned(self, tensor):
+    """Sizes before the groups: with 1 for those it lacks, and all of them."""
+    dims = [*self._forward.row_dims, self._forward.length_dim]
+    full = [*self._row_shape, self._length]
+    return [size if dim in tensor.shape.dims else 1
+            for dim, size in zip(dims, full)], full

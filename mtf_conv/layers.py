@@ -27,7 +27,7 @@ from mesh_tensorflow.transformer import (  # noqa: E402
   transformer_layers,
 )
 
-from mtf_conv import conv, errors  # noqa: E402
+from mtf_conv import conv, conv_lowerings, errors  # noqa: E402
 
 
 class GatedConv(transformer.TransformerLayer):
@@ -42,10 +42,12 @@ class GatedConv(transformer.TransformerLayer):
   """
 
   _has_filters_per_channel = True
+  _has_static_filters = True
 
   def __init__(self, num_heads=gin.REQUIRED, d_kv=gin.REQUIRED, filter_size=7,
                num_filters=2, dilation_rate=1, pointwise=False, use_bias=False,
-               gated=True, softmax=True, filter_dropout_rate=0.0):
+               gated=True, softmax=True, filter_dropout_rate=0.0,
+               lowering=None):
     """Creates the layer.
 
     Args:
@@ -63,6 +65,8 @@ class GatedConv(transformer.TransformerLayer):
         (equations 2 and 3) or used as it is (equation 1).
       filter_dropout_rate: dropout on the normalised filter, in training only
         (Wu et al. 2019; not in the paper).
+      lowering: 'depthwise', 'slices' or 'band', how the convolution is computed
+        (conv_lowerings); None for what is fast where it runs.
 
     Raises:
       errors.UserError: num_filters does not divide num_heads, or a rate or
@@ -91,6 +95,21 @@ class GatedConv(transformer.TransformerLayer):
     self._gated = gated
     self._softmax = softmax
     self._filter_dropout_rate = filter_dropout_rate
+    self._lowering = lowering
+    self._check_lowering(filter_size, dilation_rate)
+
+  def _check_lowering(self, filter_size, dilation_rate):
+    names = conv_lowerings.NAMES
+    if self._lowering is not None and self._lowering not in names:
+      raise errors.UserError(
+          f'lowering (={self._lowering!r}) must be None or one of {[*names]}'
+          f'{errors.nearest(self._lowering, names)}')
+    if self._lowering and not conv_lowerings.supports(
+        self._lowering, self._has_static_filters,
+        conv.causal_offsets(filter_size, dilation_rate)):
+      raise errors.UserError(
+          f'lowering (={self._lowering!r}) cannot do {type(self).__name__} of '
+          f'filter_size (={filter_size}), dilation_rate (={dilation_rate})')
 
   def taps(self, context):
     """Returns (filter_size, dilation_rate) of this layer in its stack."""
@@ -176,7 +195,7 @@ class GatedConv(transformer.TransformerLayer):
         initializer=initializer, dtype=context.variable_dtype)
 
   def _filters(self, context, x1, taps_dim):
-    """The filters as used: normalised, dropped out, one for every head."""
+    """The filters as used: normalised and dropped out."""
     filters = self.filter_weights(context, x1, taps_dim)
     dtype = filters.dtype
     if self._softmax:
@@ -185,7 +204,7 @@ class GatedConv(transformer.TransformerLayer):
     if context.train and self._filter_dropout_rate:
       filters = mtf.dropout(
           filters, context.train, rate=self._filter_dropout_rate)
-    return self._spread_over_heads(filters)
+    return filters
 
   @property
   def _filter_dims(self):
@@ -220,8 +239,9 @@ class GatedConv(transformer.TransformerLayer):
     if context.mode == 'first_part':
       self._record_history(
           context, x1, filters.shape.dims[-1].size, dilation_rate)
-    return conv.local_conv(x1, filters, self._offsets(context),
-                           context.length_dim, _segments(context))
+    return conv.local_conv(
+        x1, filters, self._offsets(context), context.length_dim,
+        _segments(context), self._lowering)
 
   def _history_dim(self, filter_size, dilation_rate):
     return mtf.Dimension('conv_history', (filter_size - 1) * dilation_rate)
@@ -262,7 +282,8 @@ class GatedConv(transformer.TransformerLayer):
         window, mtf.Dimension(history_dim.name, taps_dim.size * dilation_rate),
         [taps_dim, rate_dim])
     window = mtf.reduce_first(window, reduced_dim=rate_dim)
-    return mtf.einsum([window, filters], reduced_dims=[taps_dim])
+    return mtf.einsum([window, self._spread_over_heads(filters)],
+                      reduced_dims=[taps_dim])
 
 
 @gin.configurable
@@ -285,6 +306,7 @@ class DynamicConv(GatedConv):
   """
 
   _has_filters_per_channel = False
+  _has_static_filters = False
 
   def filter_weights(self, context, x1, taps_dim):
     """Returns a Tensor, shape [batch, length, filters, taps]."""
@@ -312,7 +334,7 @@ class DilatedConv(LightConv):
   def __init__(self, num_heads=gin.REQUIRED, d_kv=gin.REQUIRED,
                filter_sizes=gin.REQUIRED, num_filters=2, dilation_rates=None,
                pointwise=False, use_bias=False, gated=True, softmax=True,
-               filter_dropout_rate=0.0):
+               filter_dropout_rate=0.0, lowering=None):
     """Creates the layer; see GatedConv for the arguments that are not here.
 
     Args:
@@ -327,6 +349,7 @@ class DilatedConv(LightConv):
       gated: see GatedConv.
       softmax: see GatedConv.
       filter_dropout_rate: see GatedConv.
+      lowering: see GatedConv.
 
     Raises:
       errors.UserError: lists of different lengths, or what GatedConv raises.
@@ -335,7 +358,7 @@ class DilatedConv(LightConv):
     GatedConv.__init__(
         self, num_heads, d_kv, num_filters=num_filters, pointwise=pointwise,
         use_bias=use_bias, gated=gated, softmax=softmax,
-        filter_dropout_rate=filter_dropout_rate)
+        filter_dropout_rate=filter_dropout_rate, lowering=lowering)
     if dilation_rates is None:
       dilation_rates = [1] * len(filter_sizes)
     if len(dilation_rates) != len(filter_sizes):
@@ -346,6 +369,8 @@ class DilatedConv(LightConv):
         (_require_positive('filter_sizes', size),
          _require_positive('dilation_rates', rate))
         for size, rate in zip(filter_sizes, dilation_rates)]
+    for size_and_rate in self._taps_per_layer:
+      self._check_lowering(*size_and_rate)
 
   def taps(self, context):
     """Returns (filter_size, dilation_rate) of this layer in its stack."""

@@ -153,6 +153,34 @@ def test_splits(mesh_shape, layout, dynamic):
   assert counters['einsum_unique'] >= 3 * 5 * BATCH * LENGTH * HEADS * D_KV
 
 
+# Of 12 heads, parts of 6 or 3 begin in the midst of what a filter is for.
+@pytest.mark.parametrize('num_filters', [1, 2, 3, 4, 12])
+@pytest.mark.parametrize('mesh_shape', ['', 'model:2', 'batch:2;model:4'])
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_filters_for_groups_of_heads(num_filters, mesh_shape, dynamic):
+  rng = np.random.RandomState(num_filters)
+  batch, length, _, d_kv, taps = _dims(taps=3)
+  heads = mtf.Dimension('heads', 12)
+  filters_dim = mtf.Dimension('filters', num_filters)
+  x = rng.randn(BATCH, LENGTH, 12, D_KV).astype('float32')
+  filters = rng.randn(*([BATCH, LENGTH] if dynamic else []), num_filters,
+                      3).astype('float32')
+  y, grads, _ = harness.run_op(
+      lambda x, w: conv.local_conv(x, w, [-2, -1, 0], length),
+      [(x, [batch, length, heads, d_kv]),
+       (filters, [*([batch, length] if dynamic else []), filters_dim, taps])],
+      mesh_shape)
+  spread = np.repeat(filters, 12 // num_filters, axis=-2)
+  np.testing.assert_allclose(
+      y, reference.local_conv(x, spread, [-2, -1, 0]), atol=1e-5)
+  dx, dspread = reference.local_conv_gradients(
+      x, spread, [-2, -1, 0], harness.output_weights(y.shape))
+  np.testing.assert_allclose(grads[0], dx, atol=1e-5)
+  dfilters = dspread.reshape(
+      *filters.shape[:-2], num_filters, -1, 3).sum(-2)
+  np.testing.assert_allclose(grads[1], dfilters, atol=5e-5)
+
+
 def test_filters_made_from_x_are_differentiated_once():
   x, _, _ = _case(D_KV)
   batch, length, heads, d_kv, taps = _dims(taps=D_KV)
@@ -179,7 +207,26 @@ def test_multiply_adds_are_counted():
   assert harness.counters(lowering)['einsum'] == 3 * x.size
 
 
-def test_wrong_shapes_are_named():
-  x, filters, _ = _case(3)
-  with pytest.raises(ValueError, match='3 taps, but there are 2 offsets'):
-    _run(x, filters, None, [0, 1])
+@pytest.mark.parametrize('filters, options, message', [
+    ('heads taps', dict(offsets=[0, 1]), '3 taps, but there are 2 offsets'),
+    ('d_kv taps', {}, 'must have the dimensions of x'),
+    ('length batch heads taps', {}, 'must have the dimensions of x'),
+    ('others taps', {}, 'Dimension.*others.* does not divide the first'),
+    ('heads taps', dict(segments='batch'), 'segments .* must have'),
+    ('heads taps', dict(lowering='bands'), "lowering .='bands'. must be one"),
+    ('batch length heads taps', dict(lowering='depthwise'),
+     "lowering .='depthwise'. cannot do dynamic filters"),
+    ('heads taps', dict(lowering='band', offsets=[0, 1, 3]),
+     'cannot do static filters with offsets .0, 1, 3.')])
+def test_wrong_shapes_are_named(filters, options, message):
+  dims = {d.name: d for d in _dims(taps=3)}
+  dims['others'] = mtf.Dimension('others', 3)
+  mesh = mtf.Mesh(mtf.Graph(), 'mesh')
+
+  def zeros(names, dtype=tf.float32):
+    return mtf.zeros(mesh, mtf.Shape([dims[n] for n in names.split()]), dtype)
+  options = {'offsets': [-1, 0, 1], 'length_dim': dims['length'], **options}
+  if 'segments' in options:
+    options['segments'] = zeros(options['segments'], tf.int32)
+  with tf.Graph().as_default(), pytest.raises(ValueError, match=message):
+    conv.local_conv(zeros('batch length heads d_kv'), zeros(filters), **options)

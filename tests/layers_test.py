@@ -476,6 +476,10 @@ def test_encoder_and_decoder_sizes_are_set_apart():
     (lambda: layers.DilatedConv(
         4, 16, filter_sizes=[3, 5], dilation_rates=[1]),
      r'dilation_rates \(=\[1\]\) must be as many as filter_sizes \(=\[3, 5\]'),
+    (lambda: layers.LightConv(4, 16, lowering='bands'),
+     r"lowering \(='bands'\) must be None or one of .* did you mean 'band'"),
+    (lambda: layers.DynamicConv(4, 16, lowering='depthwise'),
+     r"lowering \(='depthwise'\) cannot do DynamicConv"),
     (lambda: layers.DynamicConv(4, 16, num_filters=None),
      r'num_filters \(=None\) must be an integer >= 1'),
 ])
