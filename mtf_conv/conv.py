@@ -343,7 +343,7 @@ class _RowForm:
 
   def filters(self, filters):
     """To [groups, taps], or if dynamic [rows, length, groups, taps]."""
-    taps = filters.shape[-1]
+    taps = filters.shape.as_list()[-1]
     if self._selection is not None:
       filters = tf.einsum('...ft,gf->...gt', filters, self._selection)
     if self._forward.is_static:
@@ -357,7 +357,7 @@ class _RowForm:
     """From the gradient of self.filters(filters) to that of filters."""
     if not self._forward.is_static:
       shape, full = self._aligned(self._forward.inputs[1])
-      dfilters = tf.reshape(dfilters, full + dfilters.shape[2:].as_list())
+      dfilters = tf.reshape(dfilters, full + dfilters.shape.as_list()[2:])
       dfilters = tf.reduce_sum(dfilters, [
           axis for axis, sizes in enumerate(zip(shape, full))
           if sizes[0] != sizes[1]])

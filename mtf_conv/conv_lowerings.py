@@ -97,7 +97,7 @@ class Band:
   @staticmethod
   def convolve(x, filters, offsets):
     """Returns y."""
-    length, block = x.shape[1], _block_size(x, offsets)
+    length, block = x.shape.as_list()[1], _block_size(x, offsets)
     if _is_static(filters):
       filters = filters[None, None]
     # What sticks out of the sequence is not to be read.
@@ -108,7 +108,7 @@ class Band:
   @staticmethod
   def correlate(x, dy, offsets, static):
     """Returns the gradient of the filters."""
-    length, block = x.shape[1], _block_size(x, offsets)
+    length, block = x.shape.as_list()[1], _block_size(x, offsets)
     bands = tf.matmul(_blocks(dy, [0], block), _blocks(x, offsets, block),
                       transpose_b=True)
     step = _step(offsets)
@@ -218,7 +218,7 @@ def _in_segments(kernel, name, x, filters, offsets, segments, *dy):
 
 def fastest(x, static, offsets):
   """The name of what is fast for filters and offsets where this is built."""
-  channels = x.shape[3]
+  channels = x.shape.as_list()[3]
   can_band = (supports('band', static, offsets) and
               channels >= _MIN_BAND_CHANNELS and len(offsets) > 1)
   if _in_xla():
@@ -251,14 +251,17 @@ def _padded(x, offsets):
   paddings = [[0, 0]] * len(x.shape)
   paddings[1] = [max(0, -first), max(0, last)]
   padded = tf.pad(x, paddings)
-  return padded[:, max(0, first):padded.shape[1] - max(0, -last)]
+  return padded[:, max(0, first):padded.shape.as_list()[1] - max(0, -last)]
 
 
 def _shifted(x, offsets):
   """Returns a function: offset -> x at i + offset, for each position i."""
-  padded = _padded(x, offsets)
-  begin = -min(offsets)
-  return lambda offset: padded[:, begin + offset:begin + offset + x.shape[1]]
+  padded, length = _padded(x, offsets), x.shape.as_list()[1]
+
+  def shifted(offset):
+    begin = offset - min(offsets)
+    return padded[:, begin:begin + length]
+  return shifted
 
 
 # Blocks and bands.
@@ -280,7 +283,7 @@ def _block_size(x, offsets):
   block = 128 if _in_xla() else 32
   while block < _span(offsets) // 2:
     block *= 2
-  return min(block, x.shape[1])
+  return min(block, x.shape.as_list()[1])
 
 
 def _inside(length, offsets, dtype):
@@ -316,7 +319,7 @@ def _blocks(x, offsets, block):
   # XLA fuses copies, and TPUs are slow at gathering.
   parts = -(-window // block)
   x = _padded(x, [offsets[0], offsets[-1]])
-  missing = (num_blocks + parts - 1) * block - x.shape[1]
+  missing = (num_blocks + parts - 1) * block - x.shape.as_list()[1]
   x = tf.pad(x, [[0, 0], [0, missing], [0, 0], [0, 0]])
   x = tf.reshape(x, [rows, -1, block, groups, channels])
   windows = tf.concat(

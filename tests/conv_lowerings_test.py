@@ -93,6 +93,15 @@ def test_under_xla(name, dynamic, packing):
          in_xla=True)
 
 
+@pytest.mark.parametrize('name', NAMES)
+def test_in_t5_s_main(name):
+  tf.disable_v2_tensorshape()  # As T5's main does.
+  try:
+    _check(name, [2, 40, 2, 8], list(range(-6, 1)), False, 'several')
+  finally:
+    tf.enable_v2_tensorshape()
+
+
 def test_what_is_chosen():
   x = tf.zeros([1, 64, 2, 8])
   causal, dilated = [-2, -1, 0], [-4, -2, 0]
