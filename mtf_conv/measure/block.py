@@ -7,11 +7,11 @@ compat.install()
 import mesh_tensorflow as mtf  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
 
 from mtf_conv.measure import (  # noqa: E402
   blocks,
   graph,
+  models,
   reference,
   results,
   timing,
@@ -91,8 +91,11 @@ def _candidates(name, compared, inputs):
   with graph.Builder() as builder:
     x = builder.tensor(inputs.x, inputs.dims)
     dy = builder.tensor(inputs.dy, inputs.dims)
-    context = _context(
-        builder.tensor(inputs.segments, inputs.dims[:2]), inputs.dims)
+    segments = builder.tensor(inputs.segments, inputs.dims[:2])
+    context = models.context(
+        builder.mesh, inputs.dims, autoregressive=False,
+        position=mtf.range(builder.mesh, inputs.dims[1], tf.int32),
+        position_is_default=True, sequence_id=segments, inputs=segments)
     for candidate, block in compared.items():
       scope = candidate.replace(' ', '_')
       weights.update({f'{scope}/{variable}': array
@@ -113,17 +116,3 @@ def _candidates(name, compared, inputs):
         f'{name}: {candidate}', functions.results(),
         [y, *(gradients[n] for n in names[candidate])])
   return candidates
-
-
-def _context(segments, dims):
-  """The Context of an encoder that trains."""
-  batch, length, model = dims
-  encoder = transformer.Unitransformer(
-      transformer.LayerStack([]), d_model=model.size, input_vocab_size=1,
-      output_vocab_size=None, autoregressive=False, max_length=length.size,
-      positional_embedding=False)
-  return transformer.Context(
-      encoder, segments.mesh, [batch], length,
-      mtf.VariableDType(tf.float32),
-      position=mtf.range(segments.mesh, length, tf.int32),
-      position_is_default=True, sequence_id=segments, inputs=segments)

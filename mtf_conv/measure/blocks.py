@@ -138,8 +138,9 @@ class Released:
 class Attention:
   """T5's self-attention, without its relative bias."""
 
-  def __init__(self, rng, d_model):
+  def __init__(self, rng, d_model, causal=False):
     self._num_heads = d_model // D_KV
+    self._causal = causal
     # T5 draws queries smaller, in place of a division by sqrt(d_kv).
     self.variables = _weights(
         rng, dict.fromkeys('qkvo', (d_model, d_model)))
@@ -154,4 +155,4 @@ class Attention:
   def expected(self, x, dy, segments):
     """See the module."""
     return reference.attention(
-        x, self.variables, self._num_heads, dy, segments)
+        x, self.variables, self._num_heads, dy, segments, self._causal)

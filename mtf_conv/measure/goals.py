@@ -57,3 +57,12 @@ for _n in (128, 256, 512, 1024, 2048, 4096):
 for _n, _bound in ((512, 1), (2048, 0.5)):
   GOALS[f'peak memory of a train step: lightconv N={_n} / '
         f'transformer N={_n}'] = Goal('<=', _bound)
+for _n in (128, 256, 512, 1024, 2048, 4096):
+  GOALS[f'decoding, one layer: lightconv N={_n} / lightconv N=64'] = Goal(
+      '<=', 1.2)
+GOALS['decoding, one layer: lightconv N=64 / attention N=64'] = Goal(
+    '<=', 0.5, 0.3)
+for _batch in (1, 16):
+  for _n in (64, 256, 1024, 4096):
+    GOALS[f'greedy decoding, batch {_batch}: transformer N={_n} / '
+          f'lightconv N={_n}'] = Goal('>=', 1)

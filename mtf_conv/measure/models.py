@@ -13,10 +13,15 @@ import mesh_tensorflow.optimize  # noqa: E402, F401
 import mesh_tensorflow.transformer  # noqa: E402
 import numpy as np  # noqa: E402
 import t5.models  # noqa: E402
+import tensorflow.compat.v1 as tf  # noqa: E402
 from mesh_tensorflow.transformer import transformer  # noqa: E402
 from t5.data import preprocessors  # noqa: E402
 
 from mtf_conv import errors, gin_files, listing  # noqa: E402
+
+# Of 4 + 4 layers, between tiny and small: what two cores can do. Bindings for
+# a mini model.
+BENCH_SIZE = ('d_model = 256', 'd_ff = 1024', 'd_kv = 64')
 
 # In the order of the paper's tables.
 KINDS = ('transformer', 'lightconv', 'dilatedconv', 'dynamicconv')
@@ -83,6 +88,24 @@ def parse(paths, bindings=()):
 
 def _is_no_search(record):
   return not record.getMessage().startswith('Path not found')
+
+
+def context(mesh, dims, autoregressive, **options) -> transformer.Context:
+  """Returns what a single layer is called with.
+
+  Args:
+    mesh: the mtf.Mesh.
+    dims: batch, length and d_model.
+    autoregressive: whether the layer is a decoder's.
+    **options: of transformer.Context.
+  """
+  batch, length, model = dims
+  stack = transformer.Unitransformer(
+      transformer.LayerStack([]), d_model=model.size, input_vocab_size=1,
+      output_vocab_size=1, autoregressive=autoregressive,
+      max_length=length.size, positional_embedding=False)
+  return transformer.Context(
+      stack, mesh, [batch], length, mtf.VariableDType(tf.float32), **options)
 
 
 def targets_length(inputs_length) -> int:

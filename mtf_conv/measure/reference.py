@@ -117,7 +117,7 @@ def gated_conv(x, weights, offsets, dy, segments=None):
   return x3 @ w['wo'], gradients
 
 
-def attention(x, weights, num_heads, dy, segments=None):
+def attention(x, weights, num_heads, dy, segments=None, causal=False):
   """Self-attention without scaling or bias, as T5 has it, and its gradients.
 
   Args:
@@ -126,6 +126,7 @@ def attention(x, weights, num_heads, dy, segments=None):
     num_heads: how many heads there are.
     dy: the gradient of y.
     segments: None, or [batch, length]: positions see their own segment.
+    causal: whether positions see themselves and earlier ones only.
 
   Returns:
     (y, a dict of gradients for x and for each of weights).
@@ -143,6 +144,8 @@ def attention(x, weights, num_heads, dy, segments=None):
   logits = q @ k.swapaxes(-1, -2)
   if segments is not None:
     logits -= 1e9 * (segments[:, None, :, None] != segments[:, None, None])
+  if causal:
+    logits -= 1e9 * ~np.tri(x.shape[1], dtype=bool)
   p = softmax(logits)
   o = join(p @ v)
 

@@ -17,13 +17,11 @@ from mtf_conv.measure import (  # noqa: E402
 )
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
-# Between tiny and small: what two cores can do.
-SIZE = ('num_layers = 4', 'd_model = 256', 'd_ff = 1024', 'num_heads = 4',
-        'd_kv = 64')
 TARGETS = 64
 
 
-def bench(seconds, lengths=LENGTHS, tokens=4096, size=SIZE, say=print):
+def bench(seconds, lengths=LENGTHS, tokens=4096, size=models.BENCH_SIZE,
+          say=print):
   """Times steps of training of 4+4 layers, d_model 256.
 
   Args:
