@@ -155,22 +155,42 @@ def _params(parser):
 
 
 def _bench(parser):
-  parser.add_argument('what', choices=['op', 'block'], help='what is timed')
   parser.add_argument(
-      '--quick', action='store_true', help='less exact, within a minute')
+      'what', choices=['op', 'block', 'step', 'decode', 'figure1'],
+      help='the convolution, the block, a step of training, decoding; or the '
+      "paper's Figure 1")
+  parser.add_argument(
+      '--quick', action='store_true', help='less of it, within a minute')
   parser.add_argument('--out', help='a folder for the table and the picture')
-  parser.add_argument('--tokens', type=int, help='in a batch')
-  parser.add_argument('--d_model', type=int, help='channels')
+  parser.add_argument(
+      '--tokens', type=int, help='in a batch, not for decode')
+  parser.add_argument(
+      '--lengths', nargs='+', type=int, metavar='N',
+      help='of sequences, for step, decode and figure1')
   parser.add_argument(
       '--lowering', action='append', choices=['depthwise', 'slices', 'band'],
-      help='op: to be timed beside the one that is chosen; may be repeated')
+      help='for op: timed beside the one that is chosen; may be repeated')
+  parser.add_argument(
+      '--size', choices=['tiny', 'mini', 'small', 'base', 'large'],
+      help='for figure1; 4+4 layers of d_model 256 when not given')
+  parser.add_argument(
+      '--vocabulary', type=int, help='for figure1; 1000 when not given')
 
   def run(args):
+    known = {
+        'op': {'quick', 'tokens', 'lowering'}, 'block': {'quick', 'tokens'},
+        'step': {'quick', 'tokens', 'lengths'}, 'decode': {'quick', 'lengths'},
+        'figure1': {'tokens', 'lengths', 'size', 'vocabulary'}}[args.what]
+    options = {name: value for name, value in vars(args).items()
+               if value and name not in ('what', 'out')}
+    for name in options:
+      if name not in known:
+        parser.error(f'{args.what} has no --{name}')
     from mtf_conv.measure import bench
-    if args.lowering and args.what != 'op':
-      parser.error('--lowering is for op')
-    bench.run(args.what, args.quick, args.out, tokens=args.tokens,
-              d_model=args.d_model, lowerings=args.lowering)
+    if args.what == 'figure1':
+      bench.figure1(args.out, **options)
+    else:
+      bench.run(args.what, out_dir=args.out, **options)
 
   return run
 

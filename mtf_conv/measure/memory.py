@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 
-def peak(kind, batch, inputs, targets, size) -> int:
+def peak(path, batch, inputs, targets, vocabulary, size) -> int:
   """Measures what a step of training takes beside the weights.
 
   The process has built the graph and initialized the variables; what its
@@ -14,18 +14,19 @@ def peak(kind, batch, inputs, targets, size) -> int:
   what the allocator keeps.
 
   Args:
-    kind: one of models.KINDS.
+    path: the model's gin file.
     batch: rows in a batch.
     inputs: the length of inputs.
     targets: the length of targets.
-    size: gin bindings, see step.training_step.
+    vocabulary: how many ids there are.
+    size: gin bindings that come after the file.
 
   Returns:
     Bytes.
   """
   done = subprocess.run(
       [sys.executable, '-m', __name__,
-       json.dumps([kind, batch, inputs, targets, list(size)])],
+       json.dumps([path, batch, inputs, targets, vocabulary, list(size)])],
       check=True, capture_output=True, text=True)
   return int(done.stdout.split()[-1])
 

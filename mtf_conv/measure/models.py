@@ -63,6 +63,11 @@ def title(path) -> str:
   return os.path.basename(path)[:-len('.gin')]
 
 
+def kind(path) -> str:
+  """Returns what a model is called without its size: lightconv."""
+  return title(path).split('.')[0]
+
+
 def parse(paths, bindings=()):
   """Parses gin files as T5's main does: unknown names are errors.
 

@@ -20,14 +20,14 @@ GROUPS = 2  # H of the paper.
 LENGTH = 512
 
 
-def bench(seconds, tokens=8192, d_model=512, lowerings=(), say=print):
+def bench(seconds, tokens=8192, d_model=512, lowering=(), say=print):
   """Times the convolution.
 
   Args:
     seconds: for how long each case is timed, forward and with backward.
     tokens: how many there are, in rows of 512.
     d_model: the number of channels.
-    lowerings: those of conv.local_conv to be timed beside the one it chooses.
+    lowering: those of conv.local_conv to be timed beside the one it chooses.
     say: is told of each case before it is measured.
 
   Returns:
@@ -42,20 +42,20 @@ def bench(seconds, tokens=8192, d_model=512, lowerings=(), say=print):
       name = f'{"dynamic" if dynamic else "light"} k={filter_size}'
       say(name)
       case = _Case(filter_size, dynamic, tokens, d_model)
-      candidates = case.candidates(lowerings, say)
+      candidates = case.candidates(lowering, say)
       case.check(name, candidates)
       for mode in ('forward', 'forward+backward'):
-        rows += _time(name, mode, candidates, seconds, lowerings)
+        rows += _time(name, mode, candidates, seconds, lowering)
   return rows
 
 
-def _time(name, mode, candidates, seconds, lowerings):
+def _time(name, mode, candidates, seconds, lowering):
   timed = {n: c.forward if mode == 'forward' else c.backward
            for n, c in candidates.items()}
   # Everything is compared with one forward copy.
   timed['copy'] = candidates['copy'].forward
   times = timing.interleave(timed, seconds)
-  ours = [n for n in ('mtf_conv', *lowerings) if n in timed]
+  ours = [n for n in ('mtf_conv', *lowering) if n in timed]
   return results.rows(
       f'{name}, {mode}', times,
       [(n, 'copy') for n in ours] +
@@ -76,7 +76,7 @@ class _Case:
         rng.randn(*filter_shape)).astype('float32')
     self.offsets = conv.centred_offsets(filter_size)
 
-  def candidates(self, lowerings, say):
+  def candidates(self, lowering, say):
     dims = [mtf.Dimension(*d) for d in zip(
         ('batch', 'length', 'heads', 'd_kv'), self.x.shape)]
     batch, length, heads, _ = dims
@@ -94,11 +94,11 @@ class _Case:
             x, filters, self.offsets, length, **kwargs), dy, [x, filters])
 
       add('mtf_conv')
-      for lowering in lowerings:
+      for name in lowering:
         try:
-          add(lowering, lowering=lowering)
+          add(name, lowering=name)
         except ValueError:
-          say(f'{lowering} cannot do this')
+          say(f'{name} cannot do this')
       if not dynamic:
         builder.add('mesh-tensorflow', _mesh_tensorflow(
             x, filters, self.offsets), dy, [x, filters])

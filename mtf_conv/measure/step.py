@@ -4,6 +4,7 @@ from mtf_conv import compat
 
 compat.install()
 
+import pandas as pd  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 from mtf_conv.measure import (  # noqa: E402
@@ -17,18 +18,27 @@ from mtf_conv.measure import (  # noqa: E402
 )
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+PEAK_LENGTHS = (512, 2048)
+T5_LENGTHS = (64, 512, 2048)
+TOKENS = 4096
 TARGETS = 64
+# Embeddings and logits over T5's 32,128 ids take as long in every model, and at
+# d_model 256 more than all layers together: most figures are without them.
+FEW_IDS = 1000
 
 
-def bench(seconds, lengths=LENGTHS, tokens=4096, size=models.BENCH_SIZE,
+def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
+          t5_lengths=T5_LENGTHS, tokens=TOKENS, size=models.BENCH_SIZE,
           say=print):
   """Times steps of training of 4+4 layers, d_model 256.
 
   Args:
     seconds: for how long all are timed.
     lengths: of inputs; targets are 64 long.
+    peak_lengths: those of which memory is measured as well.
+    t5_lengths: those that are timed with T5's vocabulary as well.
     tokens: input tokens in a batch, at any length.
-    size: gin bindings.
+    size: gin bindings for mini models.
     say: is told of each case before it is measured.
 
   Returns:
@@ -37,39 +47,77 @@ def bench(seconds, lengths=LENGTHS, tokens=4096, size=models.BENCH_SIZE,
   Raises:
     errors.UserError: a model differs from the one of plain convolutions.
   """
-  steps = {}
-  for length in lengths:
-    for kind in ('transformer', 'lightconv'):
-      say(f'{kind} N={length}')
-      steps[f'{kind} N={length}'] = training_step(
-          kind, tokens // length, length, TARGETS, size)
-  times = timing.interleave(
-      steps, seconds, min_rounds=3, warm_up=1, settle=0)
-  rows = results.rows('train step', times, [
-      *((f'transformer N={n}', f'lightconv N={n}') for n in lengths),
-      # The number of input tokens is the same, so these are times per token.
-      *((f'lightconv N={n}', f'lightconv N={lengths[0]}')
-        for n in lengths[1:])])
-  for length in (512, 2048):
-    if length in lengths:
-      say(f'peak memory N={length}')
-      peaks = {kind: memory.peak(kind, tokens // length, length, TARGETS, size)
-               for kind in ('lightconv', 'transformer')}
-      rows.append(results.row(
-          f'peak memory of a train step: lightconv N={length} / '
-          f'transformer N={length}', peaks['lightconv'] / peaks['transformer']))
+  rows = []
+  for name, case_lengths, vocabulary in (
+      ('train step', lengths, FEW_IDS),
+      ("train step, T5's vocabulary", t5_lengths, models.VOCABULARY)):
+    if not case_lengths:
+      continue
+    times = timing.interleave({
+        f'{kind} N={length}': training_step(
+            f'models/{kind}.mini.gin', tokens // length, length, TARGETS,
+            vocabulary, size, say)
+        for length in case_lengths for kind in ('transformer', 'lightconv')},
+        seconds, min_rounds=3, warm_up=1, settle=0)
+    rows += results.rows(name, times, [
+        *((f'transformer N={n}', f'lightconv N={n}') for n in case_lengths),
+        # There are as many input tokens: these are ratios of times per token.
+        *((f'lightconv N={n}', f'lightconv N={case_lengths[0]}')
+          for n in case_lengths[1:])])
+  for length in peak_lengths:
+    say(f'peak memory, N={length}')
+    light, transformer = (
+        memory.peak(f'models/{kind}.mini.gin', tokens // length, length,
+                    TARGETS, FEW_IDS, size)
+        for kind in ('lightconv', 'transformer'))
+    rows.append(results.row(
+        f'peak memory of a train step: lightconv N={length} / '
+        f'transformer N={length}', light / transformer))
   return rows
 
 
-def training_step(kind, batch, inputs, targets, size, check=True):
+def figure1(paths, size, lengths, tokens, vocabulary, say=print):
+  """Measures how many examples models train on in a second.
+
+  Args:
+    paths: the models' gin files.
+    size: gin bindings that come after them.
+    lengths: of inputs; targets are as T5's span corruption has them.
+    tokens: input tokens in a batch, at any length.
+    vocabulary: how many ids there are.
+    say: is told of each case before it is measured.
+
+  Returns:
+    A pd.DataFrame: inputs, targets, batch, model, examples_per_second.
+
+  Raises:
+    errors.UserError: a model differs from the one of plain convolutions.
+  """
+  rows = []
+  for length in lengths:
+    batch, targets = tokens // length, models.targets_length(length)
+    times = timing.interleave({
+        models.kind(path): training_step(
+            path, batch, length, targets, vocabulary, size, say)
+        for path in paths}, 0, min_rounds=3, warm_up=1, settle=0)
+    rows += [(length, targets, batch, model, batch / times.median(model))
+             for model in times]
+  return pd.DataFrame(rows, columns=[
+      'inputs', 'targets', 'batch', 'model', 'examples_per_second'])
+
+
+def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
+                  check=True):
   """Builds and checks a model.
 
   Args:
-    kind: one of models.KINDS.
+    path: its gin file.
     batch: rows in a batch.
     inputs: the length of inputs.
     targets: the length of targets.
-    size: gin bindings that come after those of the mini model.
+    vocabulary: how many ids there are.
+    size: gin bindings that come after the file.
+    say: is told what is built.
     check: whether to compare it with the model of plain convolutions.
 
   Returns:
@@ -78,30 +126,32 @@ def training_step(kind, batch, inputs, targets, size, check=True):
   Raises:
     errors.UserError: the loss or a gradient differs.
   """
-  models.parse([f'models/{kind}.mini.gin'], size)
+  name = f'{models.kind(path)} N={inputs}'
+  say(name)
+  models.parse([path], size)
+  shape = (batch, inputs, targets, vocabulary)
   with graph.Builder() as builder:
-    loss, gradients = models.training(builder, batch, inputs, targets)
+    loss, gradients = models.training(builder, *shape)
     updates = models.optimize(builder, gradients)
     lowering = builder.lower()
     fetched = [lowering.export_to_tf_tensor(t) for t in (loss, *gradients)]
     sess = builder.session(lowering)
-    if check and kind != 'transformer':
+    # The Transformer has no convolution that could be wrong.
+    if check and models.kind(path) != 'transformer':
       weights, found = sess.run(
           [{v.op.name: v for v in tf.global_variables()}, fetched])
       # In float32 the gradient of a filter, which is a small sum of large
       # numbers, is known to three digits after as many layers.
-      reference.check(f'{kind} N={inputs}', found, _plain(
-          batch, inputs, targets, weights), tolerance=1e-2)
+      reference.check(name, found, _plain(shape, weights), tolerance=1e-2)
   return graph.timed(
       sess, [lowering.lowered_operation(op) for op in updates])
 
 
-def _plain(batch, inputs, targets, weights):
+def _plain(shape, weights):
   """Loss and gradients of the model that was parsed, without a fast path."""
   with graph.Builder() as builder, plain.convolutions():
-    tensors = models.training(builder, batch, inputs, targets)
+    loss, gradients = models.training(builder, *shape)
     lowering = builder.lower()
-    fetched = [lowering.export_to_tf_tensor(t)
-               for t in (tensors[0], *tensors[1])]
+    fetched = [lowering.export_to_tf_tensor(t) for t in (loss, *gradients)]
     with builder.session(lowering, weights) as sess:
       return sess.run(fetched)
