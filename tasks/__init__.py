@@ -3,5 +3,6 @@
 from mtf_conv.tasks import (  # noqa: F401
     classification,
     demo,
+    question_answering,
     span_corruption,
 )

@@ -6,7 +6,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtf_conv import errors, network
+from mtf_conv import errors, network, vocabulary
 
 
 def default_data_dir():
@@ -41,7 +41,7 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
   hundreds of lines.
   """
 
-  def __init__(self, name_fn, splits, remedy):
+  def __init__(self, name_fn, splits, remedy, filters=None):
     """Constructor; reads nothing.
 
     Args:
@@ -50,11 +50,14 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
       splits: a dictionary from SeqIO's splits to TFDS's.
       remedy: the command that prepares it, or what to do instead; '{data_dir}'
         in it stands for the folder.
+      filters: a dictionary from SeqIO's splits to functions that say whether an
+        example is in the split; all are where a split has none.
     """
     super().__init__(name_fn(), splits=splits)
     self._name_fn = name_fn
     self._split_map = splits
     self._remedy = remedy
+    self._filters = filters or {}
 
   @property
   def tfds_dataset(self):
@@ -73,17 +76,51 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
       raise errors.UserError(f'{data.name} is not prepared in {data_dir}: '
                              + self._remedy.format(data_dir=data_dir))
 
-  def get_dataset(self, *args, **kwargs):
+  def get_dataset(self, split, *args, **kwargs):
     """As in seqio.TfdsDataSource, of prepared data alone."""
     self._require_prepared()
-    return super().get_dataset(*args, **kwargs)
+    dataset = super().get_dataset(split, *args, **kwargs)
+    keep = self._filters.get(split)
+    return dataset.filter(keep) if keep else dataset
 
   def num_input_examples(self, split):
-    """Returns the rows of a split."""
+    """Returns the rows of a split; None where only reading could tell."""
     self._require_prepared()
-    return super().num_input_examples(split)
+    return None if split in self._filters else super().num_input_examples(split)
 
   def list_shards(self, split):
     """Returns the files of a split."""
     self._require_prepared()
     return super().list_shards(split)
+
+
+def add_task(name, tfds_name, splits, preprocessor, metric_fns, filters=None,
+             **kwargs):
+  """Registers a task on a TFDS dataset that `mtf_conv prepare` prepares.
+
+  Args:
+    name: the task's name.
+    tfds_name: 'name:version' or 'name/config:version'.
+    splits: a dictionary from SeqIO's splits to TFDS's.
+    preprocessor: from a tf.data.Dataset of TFDS's features to one of strings,
+      {'inputs': ..., 'targets': ...}, and of what the metrics need besides.
+    metric_fns: SeqIO's metric functions.
+    filters: see PreparedTfdsDataSource.
+    **kwargs: what else seqio.TaskRegistry.add takes.
+  """
+  seqio.TaskRegistry.add(
+      name,
+      source=PreparedTfdsDataSource(
+          lambda: tfds_name, splits, filters=filters,
+          remedy=f'run mtf_conv prepare {name} --data_dir={{data_dir}}'),
+      preprocessors=[
+          preprocessor,
+          seqio.preprocessors.tokenize,
+          seqio.CacheDatasetPlaceholder(),
+          seqio.preprocessors.append_eos_after_trim,
+      ],
+      metric_fns=metric_fns,
+      output_features={
+          'inputs': seqio.Feature(vocabulary.ConfiguredVocabulary()),
+          'targets': seqio.Feature(vocabulary.ConfiguredVocabulary()),
+      }, **kwargs)
