@@ -12,6 +12,7 @@ from mtf_conv.measure import (  # noqa: E402
   blocks,
   graph,
   models,
+  peers,
   reference,
   results,
   timing,
@@ -55,20 +56,44 @@ def bench(seconds, tokens=4096, d_model=512, say=print):
           if not dynamic:
             compared['attention'] = blocks.Attention(rng, d_model)
         inputs = _Inputs(rng, tokens, d_model, SEGMENTS if packed else 1)
-        rows += _bench(name, compared, inputs, seconds)
+        candidates = _candidates(name, compared, inputs)
+        if 'attention' in compared:
+          candidates.update(_peers(name, compared, inputs))
+        rows += _time(name, candidates, seconds)
   return rows
 
 
-def _bench(name, compared, inputs, seconds):
-  candidates = _candidates(name, compared, inputs)
+def _time(name, candidates, seconds):
   rows = []
   for mode in ('forward', 'forward+backward'):
     times = timing.interleave(
         {n: c.forward if mode == 'forward' else c.backward
          for n, c in candidates.items()}, seconds)
+    # Libraries differ in their products: each is compared with its own.
     rows += results.rows(f'{name}, {mode}', times, [
-        (n, DENSE) for n in candidates if n != DENSE])
+        (n, _dense_of(n)) for n in candidates if n != _dense_of(n)])
   return rows
+
+
+def _dense_of(candidate):
+  library = candidate.split()[0]
+  return f'{library} {DENSE}' if library in peers.LIBRARIES else DENSE
+
+
+def _peers(name, compared, inputs):
+  """Builds the blocks of other libraries and checks them."""
+  kinds = {'dense': compared[DENSE], 'conv': compared['mtf_conv'],
+           'attention': compared['attention']}
+  expected = {kind: block.expected(inputs.x, inputs.dy, inputs.segments)
+              for kind, block in kinds.items()}
+  found = peers.make_blocks(
+      inputs.x, {kind: block.variables for kind, block in kinds.items()},
+      inputs.dy)
+  for peer, (candidate, kind, names) in found.items():
+    y, gradients = expected[kind]
+    reference.check(f'{name}: {peer}', candidate.results(),
+                    [y, gradients['x'], *(gradients[n] for n in names)])
+  return {peer: candidate for peer, (candidate, _, _) in found.items()}
 
 
 class _Inputs:
