@@ -241,7 +241,9 @@ def test_packed_examples_do_not_see_each_other(model):
 
 
 @pytest.mark.parametrize('model', MODELS)
-def test_padding_says_nothing(model):
+# With biases, what is padded with zeros is not 0 where a convolution reads it.
+@pytest.mark.parametrize('use_bias', [False, True])
+def test_padding_says_nothing(model, use_bias):
   source, targets = _token_ids(1), _token_ids(2)
 
   def padded(ids, length, fill):
@@ -251,7 +253,7 @@ def test_padding_says_nothing(model):
   for length, fill in ((LENGTH, 0), (LENGTH + 1, 0), (LENGTH + 8, 0),
                        (LENGTH + 8, 17)):
     segments = padded(np.ones_like(source), length, 0)
-    with _model(model, filter_size=7) as m:
+    with _model(model, filter_size=7, use_bias=use_bias) as m:
       logits, _ = m.bitransformer.call_simple(
           m.ids(padded(source, length, fill)),
           m.ids(padded(targets, length, fill)), compute_loss=False,
