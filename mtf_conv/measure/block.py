@@ -38,6 +38,7 @@ def bench(seconds, tokens=4096, d_model=512, say=print):
   Raises:
     errors.UserError: a candidate differs from the reference.
   """
+  blocks.clear_gin()
   rows = []
   for filter_size in (7, 31):
     for dynamic in (False, True):

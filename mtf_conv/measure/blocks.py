@@ -9,6 +9,7 @@ from mtf_conv import compat
 
 compat.install()
 
+import gin  # noqa: E402
 import mesh_tensorflow as mtf  # noqa: E402
 from mesh_tensorflow.transformer import transformer_layers  # noqa: E402
 
@@ -17,6 +18,11 @@ from mtf_conv.measure import reference  # noqa: E402
 
 D_KV = 64
 NUM_FILTERS = 2  # H of the paper.
+
+
+def clear_gin():
+  """Makes blocks what is written here, whatever model was parsed before."""
+  gin.clear_config()
 
 
 def _weights(rng, shapes):

@@ -45,6 +45,7 @@ def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS, d_model=512,
   Raises:
     errors.UserError: a candidate differs from the reference.
   """
+  blocks.clear_gin()
   layers = {}
   for length in lengths:
     say(f'one layer, N={length}')
