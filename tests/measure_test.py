@@ -152,8 +152,8 @@ class Clock:
 def test_ratios_are_medians_over_rounds():
   clock = Clock()
   times = timing.interleave(
-      {'slow': clock.candidate('slow', 6, 60, 8), 'fast': clock.candidate(
-          'fast', 2, 20, 2)}, 0, min_rounds=3, warm_up=0, settle=0, clock=clock)
+      {'slow': clock.candidate('slow', 8, 6, 60), 'fast': clock.candidate(
+          'fast', 2, 2, 20)}, 0, min_rounds=3, warm_up=1, short=0, clock=clock)
   assert times.median('slow') == 8
   # 3 and 3 and 4: that both were slow for a while does not show.
   assert times.ratio('slow', 'fast') == timing.Ratio(3, 3, 3.5)
@@ -162,19 +162,29 @@ def test_ratios_are_medians_over_rounds():
 def test_rounds_go_on_until_time_is_up():
   clock = Clock()
   timing.interleave({'a': clock.candidate('a', 1)}, 10, min_rounds=2,
-                    warm_up=3, settle=0, clock=clock)
+                    warm_up=3, clock=clock)
   assert len(clock.calls) == 3 + 10
   clock = Clock()
   timing.interleave({'a': clock.candidate('a', 1)}, 10, max_rounds=4,
-                    warm_up=0, settle=1, clock=clock)
-  assert len(clock.calls) == 4 * 2
+                    warm_up=1, clock=clock)
+  assert len(clock.calls) == 1 + 4
+
+
+def test_a_short_candidate_is_called_before_it_is_timed():
+  clock = Clock()
+  # After the warm-up, the second, fourth and sixth call are timed.
+  times = timing.interleave(
+      {'a': clock.candidate('a', 1, 5, 3)}, 0, min_rounds=3, warm_up=1,
+      short=2, clock=clock)
+  assert len(clock.calls) == 1 + 3 * 2
+  assert times.median('a') == 3
 
 
 def test_candidates_take_turns():
   clock = Clock()
   timing.interleave({n: clock.candidate(n, 1) for n in 'abc'}, 0,
-                    min_rounds=20, warm_up=0, settle=0, clock=clock)
-  rounds = [''.join(clock.calls[i:i + 3]) for i in range(0, 60, 3)]
+                    min_rounds=20, warm_up=1, clock=clock)
+  rounds = [''.join(clock.calls[i:i + 3]) for i in range(3, 63, 3)]
   assert all(sorted(r) == list('abc') for r in rounds)
   assert len(set(rounds)) == 6, 'in every order'
 

@@ -23,7 +23,7 @@ _BENCHMARKS = {'op': op.bench, 'block': block.bench, 'step': step.bench,
                'decode': decode.bench}
 
 # For how long a case is timed; a case of slow candidates takes a few rounds.
-_SECONDS, _QUICK_SECONDS = 10, 0.3
+_SECONDS, _QUICK_SECONDS = 5, 0.3
 
 # What is left out to be done within a minute.
 _QUICK = {

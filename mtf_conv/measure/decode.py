@@ -64,7 +64,7 @@ def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS, d_model=512,
         decoders[f'{kind} N={length}'] = _model(
             kind, model_batch, length, size)
     times = timing.interleave(
-        decoders, seconds, min_rounds=3, warm_up=1, settle=0)
+        decoders, seconds, min_rounds=3, warm_up=1)
     rows += results.rows(
         f'greedy decoding, batch {model_batch}', times,
         [(f'transformer N={n}', f'lightconv N={n}') for n in model_lengths])

@@ -19,7 +19,7 @@ from mtf_conv.measure import (  # noqa: E402
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 PEAK_LENGTHS = (512, 2048)
-T5_LENGTHS = (64, 512, 2048)
+T5_LENGTHS = (512,)
 TOKENS = 4096
 TARGETS = 64
 # Embeddings and logits over T5's 32,128 ids take as long in every model, and at
@@ -58,7 +58,7 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
             f'models/{kind}.mini.gin', tokens // length, length, TARGETS,
             vocabulary, size, say)
         for length in case_lengths for kind in ('transformer', 'lightconv')},
-        seconds, min_rounds=3, warm_up=1, settle=0)
+        seconds, min_rounds=3, warm_up=1)
     rows += results.rows(name, times, [
         *((f'transformer N={n}', f'lightconv N={n}') for n in case_lengths),
         # There are as many input tokens: these are ratios of times per token.
@@ -99,7 +99,7 @@ def figure1(paths, size, lengths, tokens, vocabulary, say=print):
     times = timing.interleave({
         models.kind(path): training_step(
             path, batch, length, targets, vocabulary, size, say)
-        for path in paths}, 0, min_rounds=3, warm_up=1, settle=0)
+        for path in paths}, 0, min_rounds=3, warm_up=1)
     rows += [(length, targets, batch, model, batch / times.median(model))
              for model in times]
   return pd.DataFrame(rows, columns=[

@@ -57,7 +57,7 @@ class Times:
 
 
 def interleave(candidates: dict[str, Callable[[], object]], seconds: float,
-               min_rounds=5, max_rounds=200, warm_up=2, settle=1,
+               min_rounds=5, max_rounds=200, warm_up=2, short=0.1,
                clock=time.perf_counter) -> Times:
   """Times candidates in turn, round after round, each round in another order.
 
@@ -67,9 +67,10 @@ def interleave(candidates: dict[str, Callable[[], object]], seconds: float,
     seconds: rounds begin until so much time has passed.
     min_rounds: how many rounds there are at least.
     max_rounds: and at most.
-    warm_up: rounds that are not counted.
-    settle: how often a candidate is called before the call that is timed, so
-      that it finds the caches and the allocator as it left them itself.
+    warm_up: rounds that are not counted, at least one.
+    short: a candidate that takes less, in seconds, is called once before the
+      call that is timed, so that it finds the caches and the allocator as it
+      left them itself; to longer ones that makes no difference.
     clock: a function that returns seconds.
 
   Returns:
@@ -78,17 +79,20 @@ def interleave(candidates: dict[str, Callable[[], object]], seconds: float,
   names = list(candidates)
   order = random.Random(0)
   found = {name: [] for name in names}
+
+  def time_of(name):
+    begin = clock()
+    candidates[name]()
+    return clock() - begin
+
   for _ in range(warm_up):
-    for name in names:
-      candidates[name]()
+    last = {name: time_of(name) for name in names}
   start = clock()
   for number in range(max_rounds):
     if number >= min_rounds and clock() - start >= seconds:
       break
     for name in order.sample(names, len(names)):
-      for _ in range(settle):
+      if last[name] < short:
         candidates[name]()
-      begin = clock()
-      candidates[name]()
-      found[name].append(clock() - begin)
+      found[name].append(time_of(name))
   return Times(found)
