@@ -17,7 +17,11 @@ setuptools.setup(
         'mtf_conv.tasks',
     ],
     package_dir={'mtf_conv.gin': 'gin', 'mtf_conv.tasks': 'tasks'},
-    package_data={'mtf_conv.gin': ['**/*.gin']},
+    package_data={
+        'mtf_conv.gin': ['**/*.gin'],
+        'mtf_conv.replicate': ['scales/*.json'],
+        'mtf_conv.report': ['*.j2'],
+    },
     python_requires='>=3.9,<3.12',
     install_requires=[
         'absl-py',

@@ -80,17 +80,20 @@ def _doctor(parser):
 
 
 def _prepare(parser):
-  parser.add_argument('task', help='the task whose data is prepared: trec, ...')
   parser.add_argument(
-      '--raw_dir', help='the folder of the raw files under their original '
-      'names; without it they are downloaded')
+      'task', help='the task whose data is prepared: trec, ...; a mixture; or '
+      'all')
+  parser.add_argument(
+      '--raw_dir', help='the folder of the raw files or archives under their '
+      "original names, or of folders with the tasks' names; without it they "
+      'are downloaded')
   parser.add_argument(
       '--data_dir', help="TFDS's data folder, to be given to t5_mesh_conv as "
       "--tfds_data_dir; TFDS's default when it is not given")
 
   def run(args):
     from mtf_conv import prepare
-    prepare.prepare(args.task, args.raw_dir, args.data_dir)
+    prepare.prepare_all(args.task, args.raw_dir, args.data_dir)
 
   return run
 
@@ -195,6 +198,16 @@ def _bench(parser):
   return run
 
 
+def _replicate(parser):
+  from mtf_conv.replicate import runner
+  return runner.add_flags(parser)
+
+
+def _report(parser):
+  from mtf_conv.replicate import runner
+  return runner.add_report_flags(parser)
+
+
 # A verb: what it does, in a line, and the function that adds its flags.
 _VERBS = {
     'list': ('the models, tasks and gin files there are', _list),
@@ -203,6 +216,10 @@ _VERBS = {
     'prepare': ("a task's data, from raw files or from the network", _prepare),
     'convert': ("the authors' checkpoints, for the layers of this package",
                 _convert),
+    'replicate': ("the paper's grid: plan it, run it, see how it stands",
+                  _replicate),
+    'report': ("Table 2 of a grid beside the paper's, as pages and tables",
+               _report),
     'params': ('parameters, memory and FLOPs of models', _params),
     'bench': ('speed, as ratios that are measured in turn', _bench),
 }

@@ -224,7 +224,8 @@ def fastest(x, static, offsets):
   if _in_xla():
     # There, and so on TPUs, the depthwise kernels are far slower.
     return 'band' if can_band and len(offsets) > _MAX_XLA_SLICES else 'slices'
-  if supports('depthwise', static, offsets) and x.dtype.base_dtype == tf.float32:
+  is_float32 = x.dtype.base_dtype == tf.float32
+  if supports('depthwise', static, offsets) and is_float32:
     return 'depthwise'
   return 'band' if can_band else 'slices'
 

@@ -143,6 +143,15 @@ class Records:
     return os.path.join(self._folder, job.name + '.json')
 
 
+def read_progress(job):
+  """Returns what a job tells about how far it is; {} if nothing yet."""
+  try:
+    with open(job.progress) as f:
+      return json.load(f)
+  except (TypeError, OSError, ValueError):
+    return {}
+
+
 def missing_outputs(job):
   """Returns the globs among the job's outputs that match nothing."""
   return [pattern for pattern in job.outputs if not glob.glob(pattern)]
@@ -185,7 +194,7 @@ def run(root, jobs, main, at_once=1, environment=None):
       connection.wait([r.process.sentinel for r in running], _POLL_SECONDS)
       for run_ in list(running):
         if run_.process.is_alive():
-          show.progressed(run_.job, run_.progress())
+          show.progressed(run_.job, read_progress(run_.job))
           continue
         running.remove(run_)
         reason = run_.ended()
@@ -232,14 +241,6 @@ class _Run:
   def seconds(self):
     """Returns how long it has run."""
     return time.monotonic() - self._start
-
-  def progress(self):
-    """Returns what it tells about how far it is; {} if nothing yet."""
-    try:
-      with open(self.job.progress) as f:
-        return json.load(f)
-    except (TypeError, OSError, ValueError):
-      return {}
 
   def ended(self):
     """Notes how it ended; returns why it failed, or None."""

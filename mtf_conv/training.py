@@ -20,8 +20,21 @@ _PROGRESS_SECONDS = 2  # How often progress.json is written.
 
 
 @gin.configurable
-def train_model(estimator, *args, **kwargs):
-  """T5's train_model with a progress bar, refusing another model's folder."""
+def train_model(estimator, *args, seed=None, **kwargs):
+  """T5's train_model with a progress bar, refusing another model's folder.
+
+  Args:
+    estimator: a TPUEstimator.
+    *args: of T5's train_model.
+    seed: of the initial weights and of dropout; Estimator's own when None,
+      which is always the same.
+    **kwargs: of T5's train_model.
+
+  Returns:
+    What T5's train_model returns.
+  """
+  if seed is not None:
+    estimator._config = estimator.config.replace(tf_random_seed=seed)
   train = estimator.train
 
   def train_with_hooks(input_fn, max_steps, hooks=()):

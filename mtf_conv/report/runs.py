@@ -101,3 +101,28 @@ def parameters(model_dir):
   return sum(
       int(np.prod(shape)) for name, shape in tf.train.list_variables(checkpoint)
       if '_slot_' not in name and name != 'global_step')
+
+
+def predictions(model_dir, task, step, split='validation'):
+  """Reads what T5's eval mode wrote of the examples of a checkpoint.
+
+  Args:
+    model_dir: the run's folder.
+    task: the name of the task.
+    step: of the checkpoint.
+    split: the split that was evaluated.
+
+  Returns:
+    A list of dicts with input, target and prediction; empty when a file is
+    missing.
+  """
+  folder = os.path.join(model_dir, split + '_eval')
+  columns = []
+  for name in ('inputs', 'targets', f'{step}_predictions'):
+    try:
+      with open(os.path.join(folder, f'{task}_{name}')) as f:
+        columns.append(f.read().splitlines())
+    except OSError:
+      return []
+  return [dict(zip(('input', 'target', 'prediction'), row))
+          for row in zip(*columns)]

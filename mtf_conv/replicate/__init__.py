@@ -1,0 +1,1 @@
+"""The paper's grid: its numbers, its jobs, a runner."""

@@ -1,0 +1,200 @@
+"""The paper's grid as jobs: pre-train, fine-tune, evaluate.
+
+A scale says how large all of it is: a JSON file in scales/, or one like it.
+Its stages, `pretrain`, `finetune` and `evaluate`, hold gin files, gin bindings
+and the numbers that these take (`%(steps)d`, ...); an entry of `tasks` holds
+what differs from `finetune` for one task.
+"""
+
+import dataclasses
+import glob
+import json
+import os
+from typing import Optional
+
+from mtf_conv import errors, jobs
+from mtf_conv.replicate import paper
+
+_SCALES = os.path.join(os.path.dirname(__file__), 'scales')
+_STAGES = ('pretrain', 'finetune', 'evaluate')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One job of the grid, and its place in it.
+
+  Attributes:
+    stage: 'pretrain', 'finetune' or 'evaluate'.
+    model: the name of a model.
+    seed: of the weights and of the order of the data.
+    job: what is to be done.
+    model_dir: the folder of its checkpoints.
+    task: of fine-tuning; None in pre-training, as the next two.
+    init: 'raw' or 'pretrained'.
+    learning_rate: of fine-tuning.
+    numbers: steps, sequences, inputs, targets of training.
+  """
+
+  stage: str
+  model: str
+  seed: int
+  job: jobs.Job
+  model_dir: str
+  task: Optional[str] = None
+  init: Optional[str] = None
+  learning_rate: Optional[float] = None
+  numbers: dict = dataclasses.field(default_factory=dict)
+
+
+def scale_names():
+  """Lists the scales that come with the package."""
+  return sorted(os.path.basename(path)[:-5]
+                for path in glob.glob(os.path.join(_SCALES, '*.json')))
+
+
+def load_scale(name):
+  """Reads a scale.
+
+  Args:
+    name: one of scale_names(), or the path of a JSON file.
+
+  Returns:
+    A dict.
+
+  Raises:
+    errors.UserError: there is no such scale, or it lacks something.
+  """
+  path = name
+  if not name.endswith('.json'):
+    path = os.path.join(_SCALES, f'{name}.json')
+    if not os.path.exists(path):
+      raise errors.UserError(
+          f'unknown scale {name!r}: choose from {", ".join(scale_names())}, or '
+          f'give the path of a .json file{errors.nearest(name, scale_names())}')
+  try:
+    with open(path) as f:
+      scale = json.load(f)
+  except OSError as error:
+    raise errors.UserError(f'{path}: {error.strerror}') from error
+  except ValueError as error:
+    raise errors.UserError(f'{path} is not JSON: {error}') from error
+  missing = {'size', 'pretrain', 'tasks', 'evaluate'} - set(scale)
+  if missing:
+    raise errors.UserError(f'{path} lacks {", ".join(sorted(missing))}')
+  return scale
+
+
+def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
+         seeds=None):
+  """Makes the runs of a grid; None takes all that the scale has.
+
+  Args:
+    scale: as load_scale returns it.
+    root: the folder of all runs.
+    models: names of models.
+    tasks: names of tasks.
+    inits: 'raw', 'pretrained'.
+    learning_rates: of fine-tuning.
+    seeds: integers.
+
+  Returns:
+    A list of Runs, those first that others need.
+
+  Raises:
+    errors.UserError: a name that the scale does not have.
+  """
+  chosen = {
+      'models': _choose('model', models, scale.get('models', paper.MODELS)),
+      'tasks': _choose('task', tasks, scale['tasks']),
+      'inits': _choose('init', inits, paper.INITS)}
+  rates = learning_rates or scale.get('learning_rates', paper.LEARNING_RATES)
+  grid = _Grid(scale, os.path.abspath(root))
+  runs = []
+  for seed in seeds or [0]:
+    for model in chosen['models']:
+      if 'pretrained' in chosen['inits']:
+        runs.append(grid.pretrain(model, seed))
+    for model in chosen['models']:
+      for task in chosen['tasks']:
+        for init in chosen['inits']:
+          for rate in rates:
+            runs += grid.finetune(model, task, init, rate, seed)
+  return runs
+
+
+def _choose(kind, wanted, known):
+  for name in wanted or ():
+    if name not in known:
+      raise errors.UserError(
+          f'unknown {kind} {name!r}: choose from {", ".join(known)}'
+          f'{errors.nearest(name, known)}')
+  return [name for name in known if not wanted or name in wanted]
+
+
+class _Grid:
+  """Makes single runs."""
+
+  def __init__(self, scale, root):
+    self._scale = scale
+    self._root = root
+
+  def pretrain(self, model, seed):
+    """Returns the Run of a model's pre-training."""
+    folder = self._folder(model, f'seed{seed}', 'pretrain')
+    return self._train('pretrain', self._scale['pretrain'], folder, seed,
+                       model=model)
+
+  def finetune(self, model, task, init, learning_rate, seed):
+    """Returns the Runs of fine-tuning and of its evaluation."""
+    folder = self._folder(
+        model, f'seed{seed}', task, f'{init}_lr{learning_rate:g}')
+    pretrain_dir = self._folder(model, f'seed{seed}', 'pretrain')
+    pretrained = init == 'pretrained'
+    where = dict(model=model, task=task, init=init, learning_rate=learning_rate)
+    stage = {**self._scale.get('finetune', {}), **self._scale['tasks'][task]}
+    train = self._train(
+        'finetune', stage, folder, seed,
+        bindings=[f'LEARNING_RATE = {learning_rate!r}', 'PRETRAINED = ' + (
+            repr(pretrain_dir) if pretrained else 'None')],
+        needs=(self._name(pretrain_dir),) if pretrained else (), **where)
+    stage = {'gin_params': [], **self._scale['evaluate'], 'task': task}
+    name = self._name(folder)
+    job = jobs.Job(
+        name=f'{name}.evaluate',
+        argv=self._command(model, folder, stage, [f"MIXTURE_NAME = '{task}'"]),
+        outputs=(os.path.join(glob.escape(folder), 'validation_eval',
+                              'events.*'),),
+        needs=(name,), seconds=20)
+    return train, Run('evaluate', seed=seed, job=job, model_dir=folder, **where)
+
+  def _train(self, stage_name, stage, folder, seed, model, task=None,
+             bindings=(), needs=(), **where):
+    numbers = {key: stage[key]
+               for key in ('steps', 'sequences', 'inputs', 'targets')}
+    job = jobs.Job(
+        name=self._name(folder),
+        argv=self._command(
+            model, folder, {**stage, 'task': task},
+            [*bindings, f'DATA_SEED = {seed}',
+             f'mtf_conv.training.train_model.seed = {seed}']),
+        outputs=(os.path.join(
+            glob.escape(folder), f'model.ckpt-{stage["steps"]}.index'),),
+        needs=needs, progress=os.path.join(folder, 'progress.json'),
+        seconds=stage['steps'] * stage['sequences'] * (
+            stage['inputs'] + stage['targets']) / 3e4)
+    return Run(stage_name, model=model, task=task, seed=seed, job=job,
+               model_dir=folder, numbers=numbers, **where)
+
+  def _command(self, model, folder, stage, bindings):
+    files = [f'models/{model}.{self._scale["size"]}.gin',
+             *stage['gin_files'], *self._scale.get('gin_files', [])]
+    bindings = [*stage.get('gin_params', []), *bindings]
+    return ('t5_mesh_conv', f'--model_dir={folder}',
+            *(f'--gin_file={path % stage}' for path in files),
+            *(f'--gin_param={binding % stage}' for binding in bindings))
+
+  def _folder(self, *parts):
+    return os.path.join(self._root, *parts)
+
+  def _name(self, folder):
+    return os.path.relpath(folder, self._root).replace(os.sep, '.')

@@ -1,0 +1,142 @@
+"""mtf_conv replicate: plans, runs and shows the paper's grid."""
+
+import os
+import sys
+
+from mtf_conv import errors, jobs
+from mtf_conv.replicate import grid
+
+_FORMATS = ('table', 'json', 'shell', 'slurm')
+
+
+def plan(runs, scale, form, teraflops_per_second):
+  """Prints the grid as `form`, one of table, json, shell, slurm."""
+  from mtf_conv.replicate import plan as plans
+  if form in ('shell', 'slurm'):
+    print({'shell': plans.to_shell, 'slurm': plans.to_slurm}[form](runs),
+          end='')
+    return
+  frame = plans.to_frame(runs, scale, teraflops_per_second)
+  print(plans.to_table(frame) if form == 'table' else
+        plans.to_json(runs, frame), end='')
+
+
+def status(root, runs):
+  """Prints how each job of a root stands."""
+  from mtf_conv.replicate import plan as plans
+  frame = plans.status(root, runs)
+  print(frame.to_string(index=False, na_rep='-', formatters={
+      'step': '{:,.0f}'.format, 'total': '{:,.0f}'.format,
+      'minutes': '{:.1f}'.format}))
+  counts = frame.state.value_counts()
+  print(', '.join(f'{counts[state]} {state}' for state in counts.index))
+
+
+def run(root, runs, at_once, threads):
+  """Runs what is not done.
+
+  Args:
+    root: the folder of all runs.
+    runs: as grid.make returns them.
+    at_once: how many jobs at a time.
+    threads: of each job.
+
+  Returns:
+    The exit code: 1 if any job failed.
+
+  Raises:
+    errors.UserError: another runner has the root, or it holds other runs.
+  """
+  from mtf_conv import t5_main
+  if at_once < 1:
+    raise errors.UserError(f'--jobs (={at_once}) must be at least 1')
+  all_jobs = [run.job for run in runs]
+  with jobs.lock(root):
+    records = jobs.Records(root)
+    left = sum(not records.is_done(job) for job in all_jobs)
+    print(f'{left} of {len(all_jobs)} jobs to run, {at_once} at a time, in '
+          f'{os.path.abspath(root)}', flush=True)
+    if not left:
+      return 0
+    t5_main.preload()
+    failed = jobs.run(
+        root, all_jobs, t5_main.console_entry_point, at_once,
+        {'MTF_CONV_PROGRESS': '0', 'OMP_NUM_THREADS': str(threads),
+         'TF_NUM_INTRAOP_THREADS': str(threads),
+         'TF_NUM_INTEROP_THREADS': str(threads)})
+  for job, reason in failed:
+    print('\n' + jobs.describe_failure(root, job, reason), file=sys.stderr)
+  return 1 if failed else 0
+
+
+def report(root, runs, scale, out_dir):
+  """Writes the report of a root, finished or not, and prints its table."""
+  from mtf_conv.report import page
+  print(page.write(runs, out_dir, scale.get('about', '')), end='')
+  print(f'Written to {os.path.abspath(out_dir)}: index.html, table2.md, .csv, '
+        '.tex, curves')
+
+
+def add_report_flags(parser):
+  """Adds the flags of mtf_conv report; returns the function that does it."""
+  _add_grid_flags(parser)
+  parser.add_argument('--out', default='report', metavar='DIR',
+                      help='a folder for the report (default: %(default)s)')
+
+  def work(args):
+    scale, runs = _grid(args)
+    return report(args.root, runs, scale, args.out)
+  return work
+
+
+def add_flags(parser):
+  """Adds the flags of mtf_conv replicate; returns the function that does it."""
+  parser.add_argument('what', choices=['plan', 'run', 'status'])
+  _add_grid_flags(parser)
+  parser.add_argument(
+      '--format', choices=_FORMATS, default='table', help='of the plan')
+  parser.add_argument(
+      '--teraflops_per_second', type=float, metavar='X',
+      help='what the machine does, for the hours in the plan')
+  parser.add_argument('--jobs', type=int, default=1, metavar='N',
+                      help='how many run at a time (default: 1)')
+  parser.add_argument('--threads', type=int, default=1, metavar='N',
+                      help='of each job (default: 1)')
+
+  def work(args):
+    scale, runs = _grid(args)
+    if args.what == 'plan':
+      return plan(runs, scale, args.format, args.teraflops_per_second)
+    if args.what == 'status':
+      return status(args.root, runs)
+    return run(args.root, runs, args.jobs, args.threads)
+  return work
+
+
+def _grid(args):
+  scale = grid.load_scale(args.scale)
+  return scale, grid.make(scale, args.root, args.models, args.tasks, args.init,
+                          args.learning_rates, args.seeds)
+
+
+def _add_grid_flags(parser):
+  parser.add_argument('--scale', default='demo', help=(
+      f'{", ".join(grid.scale_names())}, or the path of a .json file like '
+      'theirs (default: %(default)s)'))
+  parser.add_argument(
+      '--root', default='replicate_runs', metavar='DIR',
+      help='the folder of all runs (default: %(default)s)')
+  for name in ('models', 'tasks', 'init'):
+    parser.add_argument(f'--{name}', metavar='NAME,...', type=_list(str),
+                        help='only these')
+  parser.add_argument('--learning_rates', metavar='RATE,...', type=_list(float),
+                      help="instead of the scale's")
+  parser.add_argument('--seeds', metavar='N,...', type=_list(int),
+                      default=[0], help='one grid for each (default: 0)')
+
+
+def _list(kind):
+  def parse(text):
+    return [kind(part) for part in text.split(',')]
+  parse.__name__ = f'list of {kind.__name__}'
+  return parse

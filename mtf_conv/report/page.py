@@ -1,0 +1,160 @@
+"""mtf_conv report: Table 2 and what belongs to it, in four formats."""
+
+import base64
+import os
+
+import jinja2
+import numpy as np
+
+from mtf_conv.replicate import paper
+from mtf_conv.report import answers, curves, runs, scores, table2
+
+_PARTS = {'raw': 'no pre-training', 'pretrained': 'with pre-training'}
+_EXAMPLES = 8  # Of each kind, right and wrong.
+
+
+def write(grid_runs, out_dir, about=''):
+  """Writes table2.md, .csv, .tex, the curves of each task, and index.html.
+
+  Args:
+    grid_runs: as replicate.grid.make returns them.
+    out_dir: a folder, made if need be.
+    about: a sentence about the runs.
+
+  Returns:
+    The table in Markdown.
+  """
+  os.makedirs(out_dir, exist_ok=True)
+  collected, notes = scores.collect(grid_runs)
+  cells = scores.cells(collected)
+  table = table2.to_frame(cells)
+  markdown = table2.to_markdown(table)
+  _write(out_dir, 'table2.md', markdown)
+  _write(out_dir, 'table2.tex', table2.to_latex(table))
+  cells.to_csv(os.path.join(out_dir, 'table2.csv'), index=False)
+  pictures = _plot(grid_runs, cells, out_dir)
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('mtf_conv.report', '.'),
+      autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+  page = environment.get_template('page.html.j2').render(
+      title='Pre-trained convolutions and a pre-trained Transformer',
+      about=about, has_paper=bool(cells.paper.notna().any()),
+      columns=table2.columns(cells), parts=_parts(cells),
+      answers=answers.answer(cells, _speeds(grid_runs)),
+      curves=[(name, _base64(path)) for name, path in pictures],
+      examples=_examples(cells), sources=_sources(grid_runs, cells),
+      notes=notes)
+  _write(out_dir, 'index.html', page)
+  return markdown
+
+
+def _write(out_dir, name, text):
+  with open(os.path.join(out_dir, name), 'w') as f:
+    f.write(text)
+
+
+def _base64(path):
+  with open(path, 'rb') as f:
+    return base64.b64encode(f.read()).decode()
+
+
+def _plot(grid_runs, cells, out_dir):
+  """Draws the curves of each task; returns (task, path)s."""
+  best = {(cell.init, cell.model, cell.task): cell.model_dir
+          for cell in cells.itertuples() if cell.model_dir}
+  pretraining = {run.model: run.model_dir for run in grid_runs
+                 if run.stage == 'pretrain'}
+
+  pictures = []
+  for task in dict.fromkeys(cells.task):
+    def model_dirs(model, run, task=task):
+      return (pretraining.get(model, '') if run == 'pretrain' else
+              best.get((run, model, task), ''))
+    models = [m for m in paper.MODELS if m in set(cells.model)]
+    path = os.path.join(out_dir, f'curves_{task}.png')
+    curves.plot(path, models, model_dirs, task)
+    pictures.append((task, path))
+  return pictures
+
+
+def _parts(cells):
+  """The parts of Table 2, each of rows of cells as the page shows them."""
+  by_place = {(c.init, c.model, c.task, c.metric): c
+              for c in cells.itertuples()}
+  models = [m for m in paper.MODELS if m in set(cells.model)]
+  columns = table2.columns(cells)
+  parts = []
+  for init, name in _PARTS.items():
+    rows = []
+    for model in models:
+      rows.append((model, [
+          _shown(by_place.get((init, model, *place)), [
+              by_place[key].ours for m in models
+              if (key := (init, m, *place)) in by_place])
+          for place in columns]))
+    parts.append({'name': name, 'rows': rows})
+  rows = []
+  for model in models:
+    row = []
+    for place in columns:
+      raw, pretrained = (by_place.get((init, model, *place))
+                         for init in _PARTS)
+      row.append(_gain(raw, pretrained))
+    rows.append((model, row))
+  return [*parts, {'name': 'gain, %', 'rows': rows}]
+
+
+def _shown(cell, column):
+  if cell is None:
+    return dict(ours=None, paper=None, difference=None, best=False)
+  ours = _number(cell.ours, '.2f')
+  if ours and not np.isnan(cell.std):
+    ours += f' ± {cell.std:.2f}'
+  return dict(ours=ours, paper=_number(cell.paper, '.2f'),
+              difference=_number(cell.difference, '+.2f'),
+              best=cell.ours == np.nanmax([*column, -np.inf]))
+
+
+def _gain(raw, pretrained):
+  if raw is None or pretrained is None:
+    return _shown(None, [])
+  return dict(
+      ours=_number(paper.gain(raw.ours, pretrained.ours), '+.1f'),
+      paper=_number(paper.gain(raw.paper, pretrained.paper), '+.1f'),
+      difference=None, best=False)
+
+
+def _number(value, form):
+  return None if np.isnan(value) else format(value, form)
+
+
+def _speeds(grid_runs):
+  found = {run.model: runs.steps_per_second(run.model_dir)
+           for run in grid_runs if run.stage == 'pretrain'}
+  return {model: speed for model, speed in found.items()
+          if not np.isnan(speed)}
+
+
+def _examples(cells):
+  """Some predictions of the best checkpoint of each task, right and wrong."""
+  found = []
+  for task, group in cells.dropna(subset=['ours']).groupby('task', sort=False):
+    best = group.loc[group.ours.idxmax()]
+    rows = runs.predictions(best.model_dir, task, int(best.step))
+    right = [row for row in rows if row['target'] == row['prediction']]
+    wrong = [row for row in rows if row['target'] != row['prediction']]
+    if rows:
+      found.append((f'{task}: {best.model}, {_PARTS[best.init]}, '
+                    f'{len(right)} of {len(rows)} right',
+                    wrong[:_EXAMPLES] + right[:_EXAMPLES]))
+  return found
+
+
+def _sources(grid_runs, cells):
+  commands = {run.model_dir: run.job.command() for run in grid_runs
+              if run.stage == 'finetune'}
+  return [{'name': f'{cell.task} {cell.metric}, {cell.model}, '
+                   f'{_PARTS[cell.init]}',
+           'learning_rate': f'{cell.learning_rate:g}', 'step': int(cell.step),
+           'command': commands[cell.model_dir]}
+          for cell in cells.dropna(subset=['ours']).itertuples()]
