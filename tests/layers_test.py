@@ -2,6 +2,7 @@
 
 import conv_reference as reference
 import mesh_tensorflow as mtf
+import ml_dtypes
 import mtf_harness as harness
 import numpy as np
 import pytest
@@ -354,6 +355,22 @@ def test_bfloat16_is_near_float32(model, masters):
       logits += m.run([mtf.cast(y, tf.float32)])
   assert np.abs(logits[0]).max() > 0.1
   assert np.abs(logits[0] - logits[1]).max() < 2e-2
+
+
+def test_filters_are_normalised_in_float32():
+  dtype = mtf.VariableDType(tf.float32, tf.float32, tf.bfloat16)
+  with _model('lightconv', filter_size=31, variable_dtype=dtype) as m:
+    context = transformer.Context(
+        model=m.encoder, mesh=m.mesh, mode='eval', variable_dtype=dtype,
+        batch_dims=[], length_dim=mtf.Dimension('length', LENGTH))
+    layer = m.encoder.layer_stack.layers[0]
+    filters, = m.run([layer._filters(
+        context, None, mtf.Dimension('conv_taps', 31))])
+    logits, = m.weights.values()
+  def rounded(x):
+    return x.astype(ml_dtypes.bfloat16).astype('float32')
+  np.testing.assert_array_equal(
+      filters, rounded(reference.softmax(rounded(logits))))
 
 
 # XLA, the nearest thing to a TPU that a CPU has.
