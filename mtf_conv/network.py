@@ -9,6 +9,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import tqdm
+
 from mtf_conv import errors
 
 _TIMEOUT_SECONDS = 5
@@ -62,7 +64,7 @@ def require(url, what, remedy):
 
 
 def download(url, path, what, remedy, sha256=None):
-  """Downloads one file, whole or not at all.
+  """Downloads one file, whole or not at all, with a progress bar.
 
   Args:
     url: where the file is.
@@ -81,9 +83,13 @@ def download(url, path, what, remedy, sha256=None):
   partial = tempfile.NamedTemporaryFile(dir=folder, delete=False)
   try:
     with partial, urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as page:
-      while chunk := page.read(1 << 20):
-        digest.update(chunk)
-        partial.write(chunk)
+      size = page.headers.get('Content-Length')
+      with tqdm.tqdm(desc=what, total=int(size) if size else None, unit='B',
+                     unit_scale=True) as bar:
+        while chunk := page.read(1 << 20):
+          digest.update(chunk)
+          partial.write(chunk)
+          bar.update(len(chunk))
     if sha256 and digest.hexdigest() != sha256:
       raise errors.UserError(
           f'{what} from {url} has changed: sha256 expected {sha256}, found '

@@ -7,153 +7,86 @@ name and renames it at the end; a lock keeps a second call waiting, and what a
 killed call left is removed by the next.
 
 Beside the data, `DATA_DIR/mtf_conv/<builder>-<version>.json` tells what it was
-made from.
+made from, and whether that is all of the original.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import shutil
-from typing import Callable
 
 import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
-from mtf_conv import errors, network, tasks  # noqa: F401, for the registry
+from mtf_conv import errors, network, raw_files, tasks  # noqa: F401, registers
 from mtf_conv.tasks import tfds_source
 
 
-def _trec_line(line, builder):
-  """Returns a line of a .label file as TFDS's builder can read it.
+def _registered(source, builder):
+  """Returns the URL of a source and what TFDS registered of it."""
+  return next((url, info) for url, info in builder.url_infos.items()
+              if source.name in (url.rsplit('/', 1)[-1], info.filename))
+
+
+def _stage(source, raw_dir, builder, staging):
+  """Checks the raw files of one URL and puts them where TFDS looks for them.
 
   Args:
-    line: bytes such as b'LOC:city What is the capital of Peru ?'.
-    builder: the TFDS builder, which knows the labels.
-
-  Raises:
-    ValueError: what is wrong with it.
-  """
-  # The builder itself makes the one 0xf0 of the original a space, and takes the
-  # rest for UTF-8. Other files in Latin-1 are translated.
-  try:
-    text = line.replace(b'\xf0', b' ').decode()
-  except UnicodeDecodeError:
-    text = line.decode('latin-1')
-    line = text.encode()
-  label, _, question = text.strip().partition(' ')
-  coarse, colon, fine = label.partition(':')
-  if not colon:
-    raise ValueError(f"expected 'COARSE:fine question', found {label!r}")
-  for name, feature in ((coarse, 'label-coarse'), (fine, 'label-fine')):
-    names = builder.info.features[feature].names
-    if name not in names:
-      raise ValueError(
-          f'unknown {feature} {name!r}{errors.nearest(name, names)}')
-  if not question.strip():
-    raise ValueError(f'no question after {label!r}')
-  return line
-
-
-@dataclasses.dataclass(frozen=True)
-class RawFile:
-  """A raw file that a builder downloads as it is.
-
-  Attributes:
-    name: its name, with which a URL of the builder ends.
-    line: from one line of it, as bytes, and the builder to what the builder is
-      given; raises ValueError.
-  """
-
-  name: str
-  line: Callable
-
-
-RAW_FILES = {
-    'trec': (RawFile('train_5500.label', _trec_line),
-             RawFile('TREC_10.label', _trec_line)),
-}
-
-
-def _stage(raw, path, builder, staging):
-  """Checks one raw file and puts it where TFDS looks for its download.
-
-  Args:
-    raw: its RawFile.
-    path: where it is.
+    source: a raw_files.Source.
+    raw_dir: the folder of the raw files; they are downloaded when None.
     builder: the TFDS builder.
     staging: TFDS's download folder.
 
   Returns:
-    What the manifest says of it.
-
-  Raises:
-    errors.UserError: the file and the line that is malformed.
+    What the manifest says of the files.
   """
-  url, registered = _registered(raw, builder)
-  staged = os.path.join(
-      staging, resource.get_dl_fname(url, registered.checksum))
-  digest, size, rows = hashlib.sha256(), 0, 0
-  with open(path, 'rb') as source, open(staged, 'wb') as target:
-    for line in source:
-      digest.update(line)
-      size, rows = size + len(line), rows + 1
-      try:
-        target.write(raw.line(line, builder))
-      except ValueError as error:
-        raise errors.UserError(f'{path}:{rows}: {error}') from error
-  if not rows:
-    raise errors.UserError(f'{path} is empty')
-  with open(staged + '.INFO', 'w') as f:
-    json.dump({'urls': [url], 'dataset_names': [builder.name]}, f)
-  return {'file': raw.name, 'size': size, 'sha256': digest.hexdigest(),
-          'rows': rows, 'registered_sha256': registered.checksum}
-
-
-def _registered(raw, builder):
-  """Returns the URL of a raw file and what TFDS registered of it."""
-  return next((url, info) for url, info in builder.url_infos.items()
-              if url.endswith('/' + raw.name))
-
-
-def _raw_path(raw, raw_dir, builder, staging):
-  """Returns the path of a raw file, downloaded when there is no raw_dir."""
+  url, registered = _registered(source, builder)
   if raw_dir is None:
-    url, registered = _registered(raw, builder)
-    path = os.path.join(staging, raw.name)
+    raw_dir = os.path.join(staging, 'raw')
     network.download(
-        url, path, raw.name, 'fetch it elsewhere and give --raw_dir',
-        sha256=registered.checksum)
-    return path
-  path = os.path.join(os.path.expanduser(raw_dir), raw.name)
-  if not os.path.isfile(path):
-    raise errors.UserError(f'{path} does not exist: --raw_dir names the folder '
-                           f'that holds {raw.name}')
-  return path
+        url, os.path.join(raw_dir, source.name), source.name,
+        'fetch it elsewhere and give --raw_dir', sha256=registered.checksum)
+  target = os.path.join(
+      staging, resource.get_dl_fname(url, registered.checksum))
+  counts = raw_files.stage(
+      source, raw_dir, target, os.path.join(staging, 'scratch'))
+  with open(target + '.INFO', 'w') as f:
+    json.dump({
+        'urls': [url], 'dataset_names': [builder.name],
+        # From it TFDS knows how to unpack it.
+        'original_fname': 'raw.zip' if source.is_archive else source.name}, f)
+  files = []
+  for name, rows in counts.items():
+    file = {
+        'file': name,
+        'size': sum(map(os.path.getsize, raw_files.matching(raw_dir, name))),
+        'sha256': raw_files.sha256(raw_dir, name), 'rows': rows}
+    if name == source.name:
+      file['registered_sha256'] = registered.checksum
+    files.append(file)
+  return files
 
 
-def _sha256(path):
-  digest = hashlib.sha256()
-  with open(path, 'rb') as f:
-    while chunk := f.read(1 << 20):
-      digest.update(chunk)
-  return digest.hexdigest()
+def _raw_folder(raw_dir, task):
+  """Returns the folder of a task's raw files: raw_dir, or one in it."""
+  own = os.path.join(raw_dir, task.replace('cogs_gen', 'cogs'))
+  return own if os.path.isdir(own) else raw_dir
 
 
 def _check_same(manifest, raw_dir, folder):
   """Raises UserError if prepared data was made from other files than given."""
   for file in manifest['files']:
-    path = os.path.join(os.path.expanduser(raw_dir), file['file'])
-    if os.path.isfile(path) and _sha256(path) != file['sha256']:
+    name = file['file']
+    if (raw_files.matching(raw_dir, name)
+        and raw_files.sha256(raw_dir, name) != file['sha256']):
       raise errors.UserError(
-          f'{folder} is already there and was made from another '
-          f'{file["file"]} than {path} (sha256 {file["sha256"]}): remove the '
-          'folder, or give another --data_dir')
+          f'{folder} is already there and was made from another {name} than '
+          f'{os.path.join(raw_dir, name)} (sha256 {file["sha256"]}): remove '
+          'the folder, or give another --data_dir')
 
 
 @contextlib.contextmanager
@@ -170,10 +103,7 @@ def _lock(path):
 
 def _tfds_dataset(task):
   """Returns the TFDS loader of a task, with the task's name checked."""
-  if task not in RAW_FILES:
-    raise errors.UserError(
-        f'there is nothing to prepare for {task!r}: prepare knows '
-        f'{", ".join(RAW_FILES)}{errors.nearest(task, RAW_FILES)}')
+  task, = task_names(task)
   return seqio.TaskRegistry.get(task).source.tfds_dataset
 
 
@@ -191,13 +121,61 @@ def prepared_dir(task, data_dir=None):
   return tfds_source.prepared_dir(data.name, data_dir or data.data_dir)
 
 
+def task_names(name):
+  """Returns the tasks that a task, a mixture or 'all' stands for.
+
+  Raises:
+    errors.UserError: it is none of these, or nothing is prepared for it.
+  """
+  known = raw_files.DATASETS
+  if name == 'all':
+    return list(known)
+  if name in seqio.MixtureRegistry.names():
+    return [task.name for task in seqio.MixtureRegistry.get(name).tasks]
+  if name not in known:
+    choices = [*known, *seqio.MixtureRegistry.names(), 'all']
+    raise errors.UserError(
+        f'there is nothing to prepare for {name!r}: prepare knows '
+        f'{", ".join(choices)}{errors.nearest(name, choices)}')
+  return [name]
+
+
+def prepare_all(name, raw_dir=None, data_dir=None):
+  """Prepares the data of a task, of those of a mixture, or of all tasks.
+
+  Args:
+    name: the name of a task or mixture, or 'all'.
+    raw_dir: see prepare; of several tasks, those are prepared whose raw files
+      are in a folder of the task's name in it.
+    data_dir: see prepare.
+
+  Raises:
+    errors.UserError: see prepare. Of several tasks, all others are prepared.
+  """
+  failed = []
+  names = task_names(name)
+  for task in names:
+    if len(names) > 1 and raw_dir and _raw_folder(raw_dir, task) == raw_dir:
+      print(f'{task}: no folder {task} in {raw_dir}')
+      continue
+    try:
+      prepare(task, raw_dir, data_dir)
+    except errors.UserError as error:
+      if len(names) == 1:
+        raise
+      print(f'{task}: {error}')
+      failed.append(task)
+  if failed:
+    raise errors.UserError(f'not prepared: {", ".join(failed)}')
+
+
 def prepare(task, raw_dir=None, data_dir=None):
   """Prepares the data of a task; does nothing if it is there.
 
   Args:
     task: the name of the task.
-    raw_dir: the folder of the raw files, under their original names; they are
-      downloaded when None.
+    raw_dir: the folder of the raw files, under their original names, or one
+      that holds it under the task's name; they are downloaded when None.
     data_dir: TFDS's data folder, a local one; TFDS's default when None.
 
   Returns:
@@ -210,6 +188,8 @@ def prepare(task, raw_dir=None, data_dir=None):
   data = _tfds_dataset(task)
   data_dir = os.path.abspath(os.path.expanduser(
       data_dir or data.data_dir or tfds_source.default_data_dir()))
+  if raw_dir:
+    raw_dir = _raw_folder(os.path.expanduser(raw_dir), task)
   try:
     return _prepare(task, data.name, raw_dir, data_dir)
   except (OSError, tf.errors.OpError) as error:
@@ -237,40 +217,64 @@ def _prepare(task, tfds_name, raw_dir, data_dir):
       shutil.rmtree(left, ignore_errors=True)
     os.mkdir(staging)
     try:
-      files = [
-          _stage(raw, _raw_path(raw, raw_dir, builder, staging), builder,
-                 staging) for raw in RAW_FILES[task]]
+      files = []
+      for source in raw_files.DATASETS[task].sources:
+        files += _stage(source, raw_dir, builder, staging)
       for file in files:
         _report(file)
+      manifest = {
+          'task': task, 'builder': tfds_name, 'files': files,
+          'original': all(_is_original(file) for file in files)}
       # Written first: data without a manifest would be data of unknown origin,
       # a manifest without data is replaced by the next call.
-      with open(manifest_path, 'w') as f:
-        json.dump({
-            'task': task, 'builder': tfds_name, 'files': files,
-            'original': all(_is_original(file) for file in files),
-        }, f, indent=2)
+      _write_json(manifest_path, manifest)
       builder.download_and_prepare(
           download_dir=staging,
           download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+      splits = _splits(task, builder)
+      _write_json(manifest_path, {**manifest, 'splits': splits})
     finally:
       shutil.rmtree(staging, ignore_errors=True)
     folder = tfds_source.prepared_dir(tfds_name, data_dir)
-    sizes = ', '.join(f'{name} {split.num_examples}'
-                      for name, split in builder.info.splits.items())
-    print(f'{task} is prepared in {folder} ({sizes})')
+    print(f'{task} is prepared in {folder} '
+          f'({", ".join(map(_describe_split, splits))})')
     return folder
 
 
+def _write_json(path, content):
+  """Writes a file that is either whole or as it was."""
+  with open(path + '.partial', 'w') as f:
+    json.dump(content, f, indent=2)
+  os.replace(path + '.partial', path)
+
+
+def _splits(task, builder):
+  """Returns what the manifest says of the splits."""
+  originals = raw_files.DATASETS[task].rows
+  return [{'split': name, 'rows': split.num_examples,
+           'original_rows': originals[name]}
+          for name, split in builder.info.splits.items()]
+
+
+def _describe_split(split):
+  if split['rows'] == split['original_rows']:
+    return f'{split["split"]} {split["rows"]}'
+  return f'{split["split"]} {split["rows"]} of {split["original_rows"]}'
+
+
 def _is_original(file):
-  return file['sha256'] == file['registered_sha256']
+  return file['sha256'] == file.get('registered_sha256')
 
 
 def _report(file):
   """Says whether a raw file is the one that TFDS registered."""
   if _is_original(file):
     verdict = 'its sha256 is the registered one'
-  else:
+  elif 'registered_sha256' in file:
     verdict = (f'sha256 {file["sha256"]}, registered '
                f'{file["registered_sha256"]}: not the original, taken as a '
                'subset of it')
+  else:
+    verdict = (f'sha256 {file["sha256"]}; registered is only that of the '
+               'archive it comes in')
   print(f'{file["file"]}: {file["rows"]} rows, {verdict}')

@@ -2,6 +2,7 @@
 
 from mtf_conv.tasks import (  # noqa: F401
     classification,
+    cogs,
     demo,
     question_answering,
     span_corruption,

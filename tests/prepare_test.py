@@ -69,7 +69,7 @@ def test_a_subset_is_prepared_and_recorded_as_one(raw, data, capsys):
   output = capsys.readouterr().out
   assert 'train_5500.label: 3 rows, sha256' in output
   assert 'not the original' in output
-  assert output.endswith('(train 3, test 1)\n')
+  assert output.endswith('(train 3 of 5452, test 1 of 500)\n')
   assert not _half_prepared(data)
 
 

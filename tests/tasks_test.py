@@ -7,6 +7,7 @@ import json
 import gin
 import numpy as np
 import pytest
+import raw_data
 import seqio
 import seqio.test_utils
 import tensorflow as tf
@@ -60,42 +61,52 @@ def test_importing_registers():
 # Classification.
 
 
-@pytest.fixture(scope='module')
-def trec(tmp_path_factory):
-  """A small TREC, prepared by the real TFDS builder."""
-  folder = tmp_path_factory.mktemp('trec')
-  (folder / 'train_5500.label').write_text(
-      'DESC:manner How did serfdom develop in Russia ?\n'
-      'ABBR:exp What does NASA stand for ?\n')
-  (folder / 'TREC_10.label').write_text('NUM:dist How far is Aspen ?\n')
-  prepare.prepare('trec', raw_dir=folder, data_dir=folder)
-  return str(folder)
+@pytest.fixture(scope='session')
+def prepared(tmp_path_factory):
+  """TFDS's data folder with small data for all tasks."""
+  data = tmp_path_factory.mktemp('tfds')
+  for name, write in raw_data.WRITERS.items():
+    raw = tmp_path_factory.mktemp(name)
+    write(raw)
+    prepare.prepare(name, raw_dir=raw, data_dir=data)
+  return str(data)
 
 
-@pytest.mark.parametrize('split, expected', [
-    ('train', [('trec question: How did serfdom develop in Russia ?', 'manner'),
-               ('trec question: What does NASA stand for ?', 'exp')]),
-    ('validation', [('trec question: How far is Aspen ?', 'dist')]),
-    ('test', [('trec question: How far is Aspen ?', 'dist')]),
-])
-def test_trec(split, expected, trec):
-  seqio.set_tfds_data_dir_override(trec)
+@pytest.mark.parametrize('name, split', [
+    (name, split) for name, splits in raw_data.EXAMPLES.items()
+    for split in splits])
+def test_examples(name, split, prepared):
+  seqio.set_tfds_data_dir_override(prepared)
+  expected = raw_data.EXAMPLES[name][split]
   vocab = vocabulary.ConfiguredVocabulary()
-  rows = sorted(_rows('trec', split),
-                key=lambda row: -len(row['inputs_pretokenized']))
-  assert len(rows) == len(expected)
+  rows = sorted(_rows(name, split), key=lambda row: row['inputs_pretokenized'])
+  assert [(row['inputs_pretokenized'].decode(),
+           row['targets_pretokenized'].decode()) for row in rows] == expected
   for row, (inputs, targets) in zip(rows, expected):
-    assert sorted(row) == ['inputs', 'inputs_pretokenized', 'targets',
-                           'targets_pretokenized']
-    assert row['inputs_pretokenized'].decode() == inputs
-    assert row['targets_pretokenized'].decode() == targets
     assert row['inputs'].tolist() == vocab.encode(inputs) + [1]
     assert row['targets'].tolist() == vocab.encode(targets) + [1]
-  assert _task('trec').num_input_examples(split) == len(expected)
+  counted = _task(name).num_input_examples(split)
+  assert counted == (None if 'not_neutral' in split else len(expected))
+  assert set(_task(name).splits) == set(raw_data.EXAMPLES[name])
 
 
-def test_trec_has_the_label_names_of_tfds(trec):
-  seqio.set_tfds_data_dir_override(trec)
+def test_table2_mixes_the_paper_s_tasks(prepared):
+  seqio.set_tfds_data_dir_override(prepared)
+  mixture = _task('table2')
+  assert [task.name for task in mixture.tasks] == [
+      'ag_news', 'civil_comments', 'imdb', 'sentiment140', 'sst2', 'trec',
+      'wiki_toxicity']
+  assert [mixture.get_rate(task) for task in mixture.tasks] == [
+      2, 3, 2, 2, 2, 3, 2]
+  rows = mixture.get_dataset(_LENGTHS, 'train', shuffle=False, seed=0)
+  found = {row['inputs_pretokenized'].decode()
+           for row in rows.take(200).as_numpy_iterator()}
+  assert found == {inputs for task in mixture.tasks
+                   for inputs, _ in raw_data.EXAMPLES[task.name]['train']}
+
+
+def test_trec_has_the_label_names_of_tfds(prepared):
+  seqio.set_tfds_data_dir_override(prepared)
   features = _task('trec').source.tfds_dataset.info.features
   labels = tasks.classification.DATASETS['trec'].labels
   assert list(labels) == features['label-fine'].names
@@ -138,10 +149,67 @@ def test_label_accuracy():
       labels=('city', 'food')) == {'accuracy': 25.0, 'invalid': 50.0}
 
 
+def _scores(name, targets, predictions):
+  scores = {}
+  for metric_fn in _task(name).metric_fns:
+    scores.update(metric_fn(targets, predictions))
+  return scores
+
+
 def test_trec_is_scored_in_percent():
-  metric_fn, = _task('trec').metric_fns
-  assert metric_fn(['abb', 'def', 'exp'], ['abb', 'def', 'xyz']) == {
+  assert _scores('trec', ['abb', 'def', 'exp'], ['abb', 'def', 'xyz']) == {
       'accuracy': pytest.approx(200 / 3), 'invalid': pytest.approx(100 / 3)}
+
+
+@pytest.mark.parametrize('name', ['civil_comments', 'wiki_toxicity'])
+def test_f1_is_that_of_toxic(name):
+  # 2 of 3 toxic ones are found, one of 3 that are said to be is none, and what
+  # is no label is not toxic.
+  assert _scores(
+      name, ['toxic', 'toxic', 'toxic', 'not toxic', 'not toxic'],
+      ['toxic', 'toxic', 'nice', 'toxic', 'not toxic']) == {
+          'accuracy': 60, 'invalid': 20, 'f1': pytest.approx(200 / 3)}
+  assert _scores(name, ['not toxic'], ['not toxic'])['f1'] == 0
+
+
+def test_sentiment140_is_scored_with_and_without_neutral_rows():
+  assert _scores(
+      'sentiment140', ['negative', 'neutral', 'positive', 'positive'],
+      ['negative', 'positive', 'positive', '']) == {
+          'accuracy': 50, 'invalid': 25,
+          'accuracy_not_neutral': pytest.approx(200 / 3)}
+
+
+def test_squad_is_scored_as_t5_does(prepared):
+  seqio.set_tfds_data_dir_override(prepared)
+  row, = _rows('squad', 'validation')
+  target = _task('squad').postprocess_fn(
+      row['targets_pretokenized'].decode(), example=row, is_target=True)
+  assert target == ['in Colorado', 'Colorado']
+  # The better one counts; articles, case and punctuation do not.
+  assert _scores('squad', [target, target], ['the colorado.', 'in Aspen']) == {
+      'em': 50, 'f1': 75}
+
+
+def test_cogs_is_scored_by_type(prepared):
+  seqio.set_tfds_data_dir_override(prepared)
+  task = _task('cogs_gen')
+  targets = [
+      task.postprocess_fn(row['targets_pretokenized'].decode(), example=row,
+                          is_target=True)
+      for row in sorted(_rows('cogs_gen', 'validation'),
+                        key=lambda row: row['distribution'])]
+  assert targets == [
+      ('run . agent ( x _ 1 , Paula )', 'prim_to_subj_proper'),
+      ('hen ( x _ 1 ) AND run . agent ( x _ 2 , x _ 1 )', 'subj_to_obj_common')]
+  # What T5 writes to the file of targets.
+  assert str(targets[0]) == 'run . agent ( x _ 1 , Paula )'
+  predictions = [task.postprocess_fn(text, example={}) for text in (
+      'run . agent ( x _ 1 , Paula )', 'hen ( x _ 1 )')]
+  assert _scores('cogs_gen', targets, predictions) == {
+      'exact_match': 50, 'exact_match/prim_to_subj_proper': 100,
+      'exact_match/subj_to_obj_common': 0}
+  assert _scores('cogs', targets[:1], predictions[:1]) == {'exact_match': 100}
 
 
 # Local text.
