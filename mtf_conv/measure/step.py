@@ -140,9 +140,10 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
     if check and models.kind(path) != 'transformer':
       weights, found = sess.run(
           [{v.op.name: v for v in tf.global_variables()}, fetched])
-      # In float32 the gradient of a filter, which is a small sum of large
-      # numbers, is known to three digits after as many layers.
-      reference.check(name, found, _plain(shape, weights), tolerance=1e-2)
+      # In float32, after as many layers, the gradient of a filter is known to
+      # two digits: it is a small sum of large numbers. The block is compared
+      # more closely, in block.py.
+      reference.check(name, found, _plain(shape, weights), tolerance=5e-2)
   return graph.timed(
       sess, [lowering.lowered_operation(op) for op in updates])
 
