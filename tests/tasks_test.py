@@ -99,10 +99,11 @@ def test_table2_mixes_the_paper_s_tasks(prepared):
   assert [mixture.get_rate(task) for task in mixture.tasks] == [
       2, 3, 2, 2, 2, 3, 2]
   rows = mixture.get_dataset(_LENGTHS, 'train', shuffle=False, seed=0)
-  found = {row['inputs_pretokenized'].decode()
-           for row in rows.take(200).as_numpy_iterator()}
-  assert found == {inputs for task in mixture.tasks
-                   for inputs, _ in raw_data.EXAMPLES[task.name]['train']}
+  vocab = vocabulary.ConfiguredVocabulary()
+  found = {tuple(row['targets']) for row in rows.take(99).as_numpy_iterator()}
+  assert found == {
+      (*vocab.encode(targets), 1) for task in mixture.tasks
+      for _, targets in raw_data.EXAMPLES[task.name]['train']}
 
 
 def test_trec_has_the_label_names_of_tfds(prepared):
