@@ -27,8 +27,10 @@ def ratios(path, frame):
   axes.invert_yaxis()
   axes.set_xscale('log')
   axes.grid(axis='x', alpha=0.3)
-  axes.set_xlabel('ratio of times; bar: what is required; '
-                  'green as hoped, blue as required, red neither')
+  # Bars begin well to the left of the smallest, which would not show.
+  axes.set_xlim(left=frame.ratio.min() / 2)
+  axes.set_xlabel('ratio; the mark is what is required of it\n'
+                  'green: as hoped, blue: as required, red: neither')
   _sign(figure, frame.machine[0])
   figure.savefig(path, dpi=120)
   plt.close(figure)

@@ -45,7 +45,7 @@ def _bounds(goal):
 def to_text(rows) -> str:
   """Returns the table as lines: ratio, its quartiles, and its goal."""
   cells = [('', 'ratio', 'quartiles', 'required', 'hoped', 'met')]
-  cells += [(r['name'], f'{r["ratio"]:.2f}', _quartiles(r), r['required'],
+  cells += [(r['name'], f'{r["ratio"]:#.3g}', _quartiles(r), r['required'],
              r['hoped'], r['met']) for r in rows]
   widths = [max(map(len, column)) for column in zip(*cells)]
   return ''.join(
@@ -55,7 +55,7 @@ def to_text(rows) -> str:
 
 
 def _quartiles(r):
-  return '' if pd.isna(r['low']) else f'{r["low"]:.2f}-{r["high"]:.2f}'
+  return '' if pd.isna(r['low']) else f'{r["low"]:#.3g}-{r["high"]:#.3g}'
 
 
 def write(rows, out_dir, name):

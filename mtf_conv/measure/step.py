@@ -35,8 +35,8 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
   Args:
     seconds: for how long all are timed.
     lengths: of inputs; targets are 64 long.
-    peak_lengths: those of which memory is measured as well.
-    t5_lengths: those that are timed with T5's vocabulary as well.
+    peak_lengths: those of lengths of which memory is measured as well.
+    t5_lengths: those of lengths that are timed with T5's vocabulary as well.
     tokens: input tokens in a batch, at any length.
     size: gin bindings for mini models.
     say: is told of each case before it is measured.
@@ -50,7 +50,8 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
   rows = []
   for name, case_lengths, vocabulary in (
       ('train step', lengths, FEW_IDS),
-      ("train step, T5's vocabulary", t5_lengths, models.VOCABULARY)):
+      ("train step, T5's vocabulary",
+       [n for n in t5_lengths if n in lengths], models.VOCABULARY)):
     if not case_lengths:
       continue
     times = timing.interleave({
@@ -64,7 +65,7 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
         # There are as many input tokens: these are ratios of times per token.
         *((f'lightconv N={n}', f'lightconv N={case_lengths[0]}')
           for n in case_lengths[1:])])
-  for length in peak_lengths:
+  for length in [n for n in peak_lengths if n in lengths]:
     say(f'peak memory, N={length}')
     light, transformer = (
         memory.peak(f'models/{kind}.mini.gin', tokens // length, length,
