@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import fnmatch
 import glob
+import gzip
 import hashlib
 import io
 import json
@@ -24,8 +25,8 @@ from mtf_conv import errors
 from mtf_conv.tasks import classification
 
 # What the libraries raise when an archive ends early or is none.
-_BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error,
-                   lzma.LZMAError)
+_BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile,
+                   EOFError, zlib.error, lzma.LZMAError)
 
 
 class RawFile:
@@ -323,21 +324,21 @@ _MNLI = _tsv(
     gold_label=_one_of('entailment', 'neutral', 'contradiction'))
 _MNLI_TEST = _tsv(sentence1=_anything, sentence2=_anything)
 _NEWS = _table({'label': _one_of('1', '2', '3', '4'), 'title': _anything,
-                'description': _text}, header=False)
+                'description': _text}, header=False, strict=True)
 _TWEETS = _table(
     {'polarity': _one_of('0', '2', '4'), 'id': _anything, 'date': _anything,
      'query': _anything, 'user': _anything, 'text': _text},
     header=False, encoding='latin-1')
 _WIKI = _table({
     'id': _text, 'comment_text': _text, 'lang': _anything,
-    **dict.fromkeys(_TOXIC_LABELS, _share)})
+    **dict.fromkeys(_TOXIC_LABELS, _share)}, strict=True)
 _CIVIL = _table({
     'id': _text, 'comment_text': _anything, 'split': _anything,
     'toxicity': _share, 'severe_toxicity': _share, 'obscene': _share,
     'threat': _share, 'insult': _share, 'identity_attack': _share,
     'sexual_explicit': _share, 'parent_id': _number, 'article_id': _number,
     'parent_text': _anything, 'publication_id': _anything,
-    'created_date': _anything})
+    'created_date': _anything}, strict=True)
 _COGS = _table({'sentence': _text, 'logical form': _text, 'type': _text},
                header=False, delimiter='\t', quoting=csv.QUOTE_NONE)
 _COGS_DATASET = Dataset(
@@ -419,6 +420,10 @@ def _archive_members(path):
       for info in archive:
         if info.isfile():
           yield info.name, archive.extractfile(info)
+      # A damaged header ends a tar as its end does; the checksum of what it is
+      # compressed with is at the very end.
+      while archive.fileobj.read(1 << 20):
+        pass
 
 
 def _found(source, folder):

@@ -6,9 +6,11 @@ import json
 import os
 
 import pytest
+import raw_data
+import seqio
 import tensorflow_datasets as tfds
 
-from mtf_conv import errors, network, prepare
+from mtf_conv import errors, network, prepare, raw_files
 
 _TRAIN = (b'DESC:manner How did serfdom develop in Russia ?\n'
           b'LOC:city Which is the sister\xf0city of Los Angeles ?\n'
@@ -175,3 +177,55 @@ def test_the_original(data_dir, data, capsys):
   assert '(train 5452, test 500)' in output
   manifest = json.loads((data / 'mtf_conv' / 'trec-1.0.0.json').read_text())
   assert manifest['original']
+
+
+@pytest.mark.parametrize('name', ['sst2', 'ag_news', 'cogs'])
+def test_the_real_files_of_the_paper(name, data_dir, data):
+  prepare.prepare(name, raw_dir=data_dir, data_dir=data)
+  manifest, = (data / 'mtf_conv').rglob('*.json')
+  splits = {split['split']: (split['rows'], split['original_rows'])
+            for split in json.loads(manifest.read_text())['splits']}
+  assert splits == {
+      'sst2': {'train': (67349, 67349), 'validation': (872, 872),
+               'test': (1821, 1821)},
+      'ag_news': {'train': (11827, 120000), 'test': (7600, 7600)},
+      'cogs': {'train': (24155, 24155), 'dev': (3000, 3000),
+               'test': (3000, 3000), 'gen': (21000, 21000)},
+  }[name]
+
+
+@pytest.mark.slow
+def test_the_real_imdb(data_dir, data, capsys):
+  prepare.prepare('imdb', raw_dir=data_dir, data_dir=data)
+  assert '(train 25000, test 25000, unsupervised 50000)' in (
+      capsys.readouterr().out)
+
+
+def test_all_that_there_are_files_of(tmp_path, data, capsys):
+  for name in ('trec', 'sst2', 'cogs'):
+    raw_data.WRITERS[name](tmp_path / 'raw' / name)
+  (tmp_path / 'raw' / 'sst2' / 'SST-2' / 'dev.tsv').unlink()
+  with pytest.raises(errors.UserError, match='^not prepared: sst2$'):
+    prepare.prepare_all('all', tmp_path / 'raw', data)
+  output = capsys.readouterr().out
+  assert 'mnli: no folder mnli in ' in output
+  assert 'dev.tsv does not exist' in output
+  assert prepare.prepared_dir('trec', data)
+  assert prepare.prepared_dir('cogs_gen', data)
+  assert not prepare.prepared_dir('sst2', data)
+
+
+def test_names_of_several_tasks():
+  assert prepare.task_names('sst2') == ['sst2']
+  assert set(prepare.task_names('table2')) < set(prepare.task_names('all'))
+  with pytest.raises(errors.UserError, match="did you mean 'table2'"):
+    prepare.task_names('table_2')
+
+
+def test_every_source_is_registered():
+  for name, dataset in raw_files.DATASETS.items():
+    data = seqio.TaskRegistry.get(name).source.tfds_dataset
+    builder = tfds.builder(data.name)
+    for source in dataset.sources:
+      url, info = prepare._registered(source, builder)
+      assert url.startswith('http') and len(info.checksum) == 64
