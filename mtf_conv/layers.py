@@ -201,7 +201,7 @@ class GatedConv(transformer.TransformerLayer):
     if self._softmax:
       filters = mtf.cast(
           mtf.softmax(mtf.cast(filters, tf.float32), taps_dim), dtype)
-    if context.train and self._filter_dropout_rate:
+    if self._filter_dropout_rate:
       filters = mtf.dropout(
           filters, context.train, rate=self._filter_dropout_rate)
     return filters
