@@ -305,6 +305,11 @@ def test_op_and_block_refuse_a_wrong_result(monkeypatch):
     block.bench(0, tokens=16, d_model=128, say=say)
 
 
+def test_a_batch_has_a_row():
+  with pytest.raises(errors.UserError, match='input of length 64'):
+    step.bench(0, lengths=[64], tokens=32, say=say)
+
+
 def test_step_refuses_a_wrong_result(monkeypatch):
   args = ('models/lightconv.tiny.gin', 2, 16, 8, 100, ['num_layers = 1'])
   step.training_step(*args, say=say)()

@@ -1,5 +1,6 @@
 """The machine that a figure was measured on."""
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -8,7 +9,9 @@ import re
 
 def cores() -> int:
   """Returns how many cores this process may use."""
-  return len(os.sched_getaffinity(0))
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count()  # Not a Linux.
 
 
 def describe() -> str:

@@ -1,8 +1,16 @@
 """The peak memory of a step of training, in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
+
+from mtf_conv import errors
+
+
+def can_measure() -> bool:
+  """Returns whether this system tells what is resident: Linux does."""
+  return os.path.exists('/proc/self/clear_refs')
 
 
 def peak(path, batch, inputs, targets, vocabulary, size) -> int:
@@ -23,11 +31,19 @@ def peak(path, batch, inputs, targets, vocabulary, size) -> int:
 
   Returns:
     Bytes.
+
+  Raises:
+    errors.UserError: the process died, perhaps of a lack of memory.
   """
   done = subprocess.run(
       [sys.executable, '-m', __name__,
        json.dumps([path, batch, inputs, targets, vocabulary, list(size)])],
-      check=True, capture_output=True, text=True)
+      capture_output=True, text=True)
+  if done.returncode:
+    last = (done.stderr.strip() or 'killed').splitlines()[-1]
+    raise errors.UserError(
+        f'the process that measures the memory of {path} at length {inputs} '
+        f'ended with {done.returncode}: {last}')
   return int(done.stdout.split()[-1])
 
 

@@ -7,6 +7,7 @@ compat.install()
 import pandas as pd  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
+from mtf_conv import errors  # noqa: E402
 from mtf_conv.measure import (  # noqa: E402
   graph,
   memory,
@@ -65,6 +66,9 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
         # There are as many input tokens: these are ratios of times per token.
         *((f'lightconv N={n}', f'lightconv N={case_lengths[0]}')
           for n in case_lengths[1:])])
+  if not memory.can_measure():
+    say('no peak memory: only Linux tells it')
+    peak_lengths = ()
   for length in [n for n in peak_lengths if n in lengths]:
     say(f'peak memory, N={length}')
     light, transformer = (
@@ -125,8 +129,11 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
     A function without arguments that trains the model for one step.
 
   Raises:
-    errors.UserError: the loss or a gradient differs.
+    errors.UserError: the loss or a gradient differs, or there is no row.
   """
+  if batch < 1:
+    raise errors.UserError(
+        f'a batch must have tokens for at least one input of length {inputs}')
   name = f'{models.kind(path)} N={inputs}'
   say(name)
   models.parse([path], size)
