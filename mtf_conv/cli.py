@@ -91,9 +91,25 @@ def _prepare(parser):
       '--data_dir', help="TFDS's data folder, to be given to t5_mesh_conv as "
       "--tfds_data_dir; TFDS's default when it is not given")
 
+  parser.add_argument(
+      '--lengths', action='store_true', help='also measure the lengths of the '
+      'examples in the vocabulary in use')
+  parser.add_argument(
+      '--table', action='store_true', help="also print the paper's Table 1 "
+      'with what is prepared')
+
   def run(args):
     from mtf_conv import prepare
-    prepare.prepare_all(args.task, args.raw_dir, args.data_dir)
+    tasks = prepare.task_names(args.task)
+    try:
+      prepare.prepare_all(args.task, args.raw_dir, args.data_dir)
+    finally:  # Of what there is, when some of all tasks cannot be had.
+      if args.lengths:
+        from mtf_conv import lengths
+        lengths.show_all(tasks, args.data_dir)
+      if args.table:
+        from mtf_conv.report import table1
+        print(table1.table(args.data_dir))
 
   return run
 

@@ -1,0 +1,84 @@
+"""Lengths of examples, and the table of the data beside the paper's."""
+
+import numpy as np
+import pytest
+import raw_data
+import seqio
+import tiny_vocabulary
+
+from mtf_conv import cli, lengths, prepare, raw_files
+from mtf_conv.report import table1
+
+
+@pytest.fixture(autouse=True)
+def vocabulary(tmp_path, monkeypatch):
+  monkeypatch.setattr(cli, 'quiet', lambda: None)
+  monkeypatch.setenv(
+      'MTF_CONV_VOCAB', tiny_vocabulary.write(tmp_path / 'tiny.model'))
+  yield
+  seqio.set_tfds_data_dir_override(None)
+
+
+def test_percentile_is_what_that_many_do_not_exceed():
+  assert lengths.percentile(np.arange(1, 11), 90) == 9
+  assert lengths.percentile(np.array([4, 9]), 50) == 4
+  assert lengths.percentile(np.array([4, 9]), 100) == 9
+
+
+def test_prepare_shows_lengths_and_table(tmp_path, monkeypatch, capsys):
+  (tmp_path / 'raw').mkdir()
+  raw_data.WRITERS['sst2'](tmp_path / 'raw')
+  vocab = seqio.TaskRegistry.get('sst2').output_features['inputs'].vocabulary
+  short, long = sorted(
+      len(vocab.encode(inputs)) + 1
+      for inputs, _ in raw_data.EXAMPLES['sst2']['train'])
+  monkeypatch.setattr(
+      lengths, 'in_gin', lambda task: {'inputs': short, 'targets': 99})
+  assert cli.main([
+      'mtf_conv', 'prepare', 'sst2', f'--raw_dir={tmp_path}/raw',
+      f'--data_dir={tmp_path}/tfds', '--lengths', '--table']) == 0
+  lines = capsys.readouterr().out.splitlines()
+  inputs, targets = (
+      next(line.split() for line in lines if line.startswith(feature))
+      for feature in ('inputs', 'targets'))
+  assert inputs[1:] == [
+      str(n) for n in (short, long, long, long, long, short, 1)] + ['(50.0%)']
+  assert targets[-3:] == ['99', '0', '(0.0%)']
+  assert ('| sst2 | 2 | 67,349 | 67,000 | 1 | 872 | 1,800 | 2 | 2 | '
+          f'{short} | 99 |') in lines
+  assert ('| sentiment140 | - | 1,600,000 | 1,600,000 | - | 498 | 359 | 3 | 2 '
+          f'| {short} | 99 |') in lines
+
+
+@pytest.mark.parametrize('task', list(raw_files.DATASETS))
+def test_every_task_has_lengths(task):
+  assert sorted(lengths.in_gin(task)) == ['inputs', 'targets']
+
+
+# Labels and logical forms are not to be cut.
+@pytest.mark.parametrize('task, percents', [
+    ('trec', {'inputs': 90, 'targets': 100}),
+    ('ag_news', {'inputs': 90, 'targets': 100}),
+    pytest.param('sst2', {'inputs': 90, 'targets': 100},
+                 marks=pytest.mark.slow),
+    pytest.param('imdb', {'inputs': 90, 'targets': 100},
+                 marks=pytest.mark.slow),
+    pytest.param('cogs', {'inputs': 100, 'targets': 100},
+                 marks=pytest.mark.slow),
+])
+def test_gin_holds_what_is_measured(
+    task, percents, data_dir, monkeypatch, tmp_path):
+  monkeypatch.setenv(
+      'MTF_CONV_VOCAB', f'{data_dir}/t5_vocab/sentencepiece.model')
+  prepare.prepare(task, raw_dir=data_dir, data_dir=tmp_path)
+  seqio.set_tfds_data_dir_override(str(tmp_path))
+  measured = lengths.measure(task)
+  assert lengths.in_gin(task) == {
+      feature: lengths.percentile(measured[feature], percent)
+      for feature, percent in percents.items()}
+
+
+def test_the_table_has_the_paper_s_rows():
+  assert list(table1.PAPER) == [
+      'civil_comments', 'wiki_toxicity', 'imdb', 'sst2', 'sentiment140', 'trec',
+      'ag_news', 'cogs']
