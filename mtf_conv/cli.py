@@ -89,7 +89,7 @@ def _prepare(parser):
       'are downloaded')
   parser.add_argument(
       '--data_dir', help="TFDS's data folder, to be given to t5_mesh_conv as "
-      "--tfds_data_dir; TFDS's default when it is not given")
+      "--t5_tfds_data_dir; TFDS's default when it is not given")
 
   parser.add_argument(
       '--lengths', action='store_true', help='also measure the lengths of the '

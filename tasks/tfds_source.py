@@ -29,7 +29,7 @@ def prepared_dir(tfds_name, data_dir=None):
                         tfds_name.replace(':', '/'))
   if folder.startswith('gs://'):
     network.require('https://storage.googleapis.com', f'{tfds_name} ({folder})',
-                    'give a local --tfds_data_dir')
+                    'give a local --t5_tfds_data_dir')
   info = os.path.join(folder, 'dataset_info.json')
   return folder if tf.io.gfile.exists(info) else None
 
