@@ -97,6 +97,9 @@ def _prepare(parser):
   parser.add_argument(
       '--table', action='store_true', help="also print the paper's Table 1 "
       'with what is prepared')
+  parser.add_argument(
+      '--speed', action='store_true', help='also measure how many tokens per '
+      'second there are to train on, prepared and in a cache of SeqIO')
 
   def run(args):
     from mtf_conv import prepare
@@ -110,6 +113,9 @@ def _prepare(parser):
       if args.table:
         from mtf_conv.report import table1
         print(table1.table(args.data_dir))
+      if args.speed:
+        from mtf_conv import input_speed
+        input_speed.show_all(tasks, args.data_dir)
 
   return run
 

@@ -6,7 +6,7 @@ import raw_data
 import seqio
 import tiny_vocabulary
 
-from mtf_conv import cli, lengths, prepare, raw_files
+from mtf_conv import cli, input_speed, lengths, prepare, raw_files
 from mtf_conv.report import table1
 
 
@@ -82,3 +82,37 @@ def test_the_table_has_the_paper_s_rows():
   assert list(table1.PAPER) == [
       'civil_comments', 'wiki_toxicity', 'imdb', 'sst2', 'sentiment140', 'trec',
       'ag_news', 'cogs']
+
+
+@pytest.fixture
+def uncached(monkeypatch):
+  """Tasks remember where their cache was."""
+  for task in ('cogs', 'sst2'):
+    monkeypatch.setattr(seqio.TaskRegistry.get(task), '_cache_dir', None)
+  yield
+  seqio.set_global_cache_dirs([])
+
+
+def test_speed_reads_what_is_prepared_and_a_cache(uncached, tmp_path, capsys):
+  (tmp_path / 'raw').mkdir()
+  raw_data.WRITERS['cogs'](tmp_path / 'raw')
+  prepare.prepare('cogs', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
+  capsys.readouterr()
+  input_speed.show_all(['cogs', 'sst2'], tmp_path, seconds=0.1)
+  _, line = capsys.readouterr().out.splitlines()
+  name, prepared, cached = line.replace(',', '').split()
+  assert name == 'cogs' and int(prepared) > 0 and int(cached) > 0
+
+
+def test_the_cache_holds_the_same_examples(uncached, tmp_path):
+  (tmp_path / 'raw').mkdir()
+  raw_data.WRITERS['sst2'](tmp_path / 'raw')
+  prepare.prepare('sst2', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
+  seqio.set_tfds_data_dir_override(str(tmp_path))
+  input_speed.write_cache('sst2', tmp_path / 'cache')
+  seqio.add_global_cache_dirs([str(tmp_path / 'cache')])
+  kept, cached = (
+      [row['inputs'].tolist() for row in seqio.TaskRegistry.get('sst2')
+       .get_dataset(None, 'train', use_cached=cached, shuffle=False)
+       .as_numpy_iterator()] for cached in (False, True))
+  assert kept == cached
