@@ -150,7 +150,7 @@ def _add(name, dataset):
   if dataset.unseen:
     metric_fns.append(
         functools.partial(metrics.accuracy_without, label=dataset.unseen))
-    # Not `!=`: under T5's main, which turns TensorFlow 2 off, it is never false.
+    # Not `!=`, which is never false under T5's main: it turns TensorFlow 2 off.
     filters[f'validation_not_{dataset.unseen}'] = (
         lambda example: tf.not_equal(_label(example, dataset), dataset.unseen))
   tfds_source.add_task(

@@ -1,6 +1,5 @@
 """Every task of the paper through t5_mesh_conv: three steps and a score."""
 
-import os
 import subprocess
 import sys
 
@@ -38,8 +37,8 @@ def _run(model_dir, data, *args):
   return result.stdout
 
 
-def _train_and_score(task, split, data, model_dir):
-  """Returns what the evaluation prints."""
+def _train_and_score(task, split, data, model_dir, examples=-1):
+  """Returns what the evaluation of some examples, or all, prints."""
   train = _run(
       model_dir, data, 'GIN:runs/finetune.gin',
       f'GIN:sequence_lengths/{task}.gin', f"SET:MIXTURE_NAME = '{task}'",
@@ -50,6 +49,7 @@ def _train_and_score(task, split, data, model_dir):
       model_dir, data, 'GIN:runs/eval.gin', f"SET:MIXTURE_NAME = '{task}'",
       'SET:DECODE_LENGTH = 8', f"SET:utils.run.dataset_split = '{split}'",
       'SET:utils.run.eval_checkpoint_step = -1',
+      f'SET:mesh_eval_dataset_fn.num_eval_examples = {examples}',
       "SET:utils.run.batch_size = ('sequences_per_batch', 2)")
 
 
@@ -80,7 +80,7 @@ def test_three_steps_on_the_real_data(task, data_dir, tmp_path, monkeypatch):
   monkeypatch.setenv(
       'MTF_CONV_VOCAB', f'{data_dir}/t5_vocab/sentencepiece.model')
   prepare.prepare(task, raw_dir=data_dir, data_dir=tmp_path)
-  _run(os.path.join(tmp_path, 'model'), tmp_path, 'GIN:runs/finetune.gin',
-       f'GIN:sequence_lengths/{task}.gin', f"SET:MIXTURE_NAME = '{task}'",
-       'SET:PRETRAINED = None', 'SET:TRAIN_STEPS = 3',
-       "SET:utils.run.batch_size = ('sequences_per_batch', 8)")
+  output = _train_and_score(
+      task, 'validation', tmp_path, tmp_path / 'model', examples=8)
+  for score in _SCORES.get(task, ['accuracy', 'invalid']):
+    assert f'{task}/{score}' in output, output
