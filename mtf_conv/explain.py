@@ -64,4 +64,20 @@ def one_line(error):
       place = f' ({where.group(1)}:{where.group(2)})' if where else ''
       return (f'Unknown {kind} {match["name"]!r}{place}'
               f'{nearest(**match.groupdict())}')
-  return None
+  return _another_model(message)
+
+
+def _another_model(message):
+  """Explains that a checkpoint does not fit the graph."""
+  missing = re.search(r'Key (\S+) not found in checkpoint', message)
+  shapes = re.search(r'Assign requires shapes of both tensors to match. '
+                     r'lhs shape= (\S+) rhs shape= (\S+)', message)
+  if missing:
+    differs = f'it has no {missing.group(1)}'
+  elif shapes:
+    differs = f'a variable of shape {shapes.group(2)}, not {shapes.group(1)}'
+  else:
+    return None
+  return ('The checkpoint holds another model than the gin files describe '
+          f'({differs}): give the gin files of its model, or another '
+          '--model_dir')

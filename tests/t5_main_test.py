@@ -5,6 +5,7 @@ Each command imports TensorFlow and T5 anew, so a test runs few of them.
 
 import glob
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import gin
 import mesh_tensorflow.transformer.utils  # noqa: F401
 import pytest
 import seqio
+import tensorflow.compat.v1 as tf
 
 from mtf_conv import (
     errors,
@@ -117,6 +119,23 @@ def test_wrong_names_are_told_with_the_nearest():
           "'mtf_conv.layers.LightConv'?")
   assert _explained(lambda: seqio.get_mixture_or_task('trek')) == (
       "Unknown task 'trek'; did you mean 'trec'?")
+
+
+@pytest.mark.parametrize('saved, wanted, message', [
+    ({'a': [2]}, {'a': [2], 'b': [2]}, r'it has no b\)'),
+    ({'a': [2, 3]}, {'a': [2, 4]}, r'of shape \[2,3\], not \[2,4\]\)')])
+def test_another_model_s_checkpoint_is_told(saved, wanted, message, tmp_path):
+  def session(shapes):
+    for name, shape in shapes.items():
+      tf.Variable(tf.zeros(shape), name=name, use_resource=False)
+    return tf.Session()
+
+  with tf.Graph().as_default(), session(saved) as sess:
+    sess.run(tf.global_variables_initializer())
+    path = tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
+  with tf.Graph().as_default(), session(wanted) as sess:
+    line = _explained(lambda: tf.train.Saver().restore(sess, path))
+  assert re.search('holds another model.*' + message, line)
 
 
 def test_unknown_argument_of_a_layer_is_told():
