@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -200,6 +201,7 @@ def test_a_grid_end_to_end(tmp_path):
   for argv in (['replicate', 'run', *flags], ['replicate', 'status', *flags],
                ['report', *flags, f'--out={tmp_path}/report']):
     # Jobs fork: TensorFlow must not have run in this process.
-    done = subprocess.run(['mtf_conv', *argv], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, '-m', 'mtf_conv.cli', *argv],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
   assert 'demo_finetune accuracy' in done.stdout
