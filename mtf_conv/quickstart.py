@@ -12,7 +12,7 @@ import glob
 import os
 import sys
 
-from mtf_conv import cli, errors, jobs
+from mtf_conv import cli, errors, jobs, t5_main
 
 MODELS = ('lightconv', 'transformer', 'dynamicconv', 'dilatedconv')
 TASK = 'demo_finetune'
@@ -153,13 +153,7 @@ def _parser():
 
 
 def _train(all_jobs, at_once, root):
-  from mtf_conv import t5_main
-  t5_main.preload()
-  threads = str(_threads(at_once))
-  return jobs.run(
-      root, all_jobs, t5_main.console_entry_point, at_once,
-      {'MTF_CONV_PROGRESS': '0', 'OMP_NUM_THREADS': threads,
-       'TF_NUM_INTRAOP_THREADS': threads, 'TF_NUM_INTEROP_THREADS': threads})
+  return t5_main.run_jobs(root, all_jobs, at_once, _threads(at_once))
 
 
 def run(args):

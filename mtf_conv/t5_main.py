@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 
-from mtf_conv import terminal
+from mtf_conv import jobs, terminal
 
 
 def console_entry_point(argv=None):
@@ -62,6 +62,26 @@ def preload():
   from t5.models import mesh_transformer_main  # noqa: F401
 
   from mtf_conv import explain, layers, tasks, training  # noqa: F401
+
+
+def run_jobs(root, all_jobs, at_once, threads):
+  """Runs jobs that are commands of t5_mesh_conv, see jobs.run.
+
+  Args:
+    root: the folder of the records, held by jobs.lock.
+    all_jobs: a list of jobs.Job.
+    at_once: how many run at a time.
+    threads: of each job.
+
+  Returns:
+    A list of (job, reason) of those that failed.
+  """
+  preload()
+  return jobs.run(
+      root, all_jobs, console_entry_point, at_once,
+      {'MTF_CONV_PROGRESS': '0', **dict.fromkeys(
+          ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS',
+           'TF_NUM_INTEROP_THREADS'), str(threads))})
 
 
 def _run(argv):

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from mtf_conv import errors, jobs
+from mtf_conv import errors, jobs, t5_main
 from mtf_conv.replicate import grid
 
 _FORMATS = ('table', 'json', 'shell', 'slurm')
@@ -47,7 +47,6 @@ def run(root, runs, at_once, threads):
   Raises:
     errors.UserError: another runner has the root, or it holds other runs.
   """
-  from mtf_conv import t5_main
   if at_once < 1:
     raise errors.UserError(f'--jobs (={at_once}) must be at least 1')
   all_jobs = [run.job for run in runs]
@@ -58,12 +57,7 @@ def run(root, runs, at_once, threads):
           f'{os.path.abspath(root)}', flush=True)
     if not left:
       return 0
-    t5_main.preload()
-    failed = jobs.run(
-        root, all_jobs, t5_main.console_entry_point, at_once,
-        {'MTF_CONV_PROGRESS': '0', 'OMP_NUM_THREADS': str(threads),
-         'TF_NUM_INTRAOP_THREADS': str(threads),
-         'TF_NUM_INTEROP_THREADS': str(threads)})
+    failed = t5_main.run_jobs(root, all_jobs, at_once, threads)
   for job, reason in failed:
     print('\n' + jobs.describe_failure(root, job, reason), file=sys.stderr)
   return 1 if failed else 0

@@ -6,10 +6,8 @@ import os
 import jinja2
 import numpy as np
 
-from mtf_conv.replicate import paper
 from mtf_conv.report import answers, curves, runs, scores, table2
 
-_PARTS = {'raw': 'no pre-training', 'pretrained': 'with pre-training'}
 _EXAMPLES = 8  # Of each kind, right and wrong.
 
 
@@ -39,7 +37,7 @@ def write(grid_runs, out_dir, about=''):
   page = environment.get_template('page.html.j2').render(
       title='Pre-trained convolutions and a pre-trained Transformer',
       about=about, has_paper=bool(cells.paper.notna().any()),
-      columns=table2.columns(cells), parts=_parts(cells),
+      columns=table2.columns(cells), parts=table2.arrange(cells),
       answers=answers.answer(cells, _speeds(grid_runs)),
       curves=[(name, _base64(path)) for name, path in pictures],
       examples=_examples(cells), sources=_sources(grid_runs, cells),
@@ -70,62 +68,10 @@ def _plot(grid_runs, cells, out_dir):
     def model_dirs(model, run, task=task):
       return (pretraining.get(model, '') if run == 'pretrain' else
               best.get((run, model, task), ''))
-    models = [m for m in paper.MODELS if m in set(cells.model)]
     path = os.path.join(out_dir, f'curves_{task}.png')
-    curves.plot(path, models, model_dirs, task)
+    curves.plot(path, table2.models(cells), model_dirs, task)
     pictures.append((task, path))
   return pictures
-
-
-def _parts(cells):
-  """The parts of Table 2, each of rows of cells as the page shows them."""
-  by_place = {(c.init, c.model, c.task, c.metric): c
-              for c in cells.itertuples()}
-  models = [m for m in paper.MODELS if m in set(cells.model)]
-  columns = table2.columns(cells)
-  parts = []
-  for init, name in _PARTS.items():
-    rows = []
-    for model in models:
-      rows.append((model, [
-          _shown(by_place.get((init, model, *place)), [
-              by_place[key].ours for m in models
-              if (key := (init, m, *place)) in by_place])
-          for place in columns]))
-    parts.append({'name': name, 'rows': rows})
-  rows = []
-  for model in models:
-    row = []
-    for place in columns:
-      raw, pretrained = (by_place.get((init, model, *place))
-                         for init in _PARTS)
-      row.append(_gain(raw, pretrained))
-    rows.append((model, row))
-  return [*parts, {'name': 'gain, %', 'rows': rows}]
-
-
-def _shown(cell, column):
-  if cell is None:
-    return dict(ours=None, paper=None, difference=None, best=False)
-  ours = _number(cell.ours, '.2f')
-  if ours and not np.isnan(cell.std):
-    ours += f' ± {cell.std:.2f}'
-  return dict(ours=ours, paper=_number(cell.paper, '.2f'),
-              difference=_number(cell.difference, '+.2f'),
-              best=cell.ours == np.nanmax([*column, -np.inf]))
-
-
-def _gain(raw, pretrained):
-  if raw is None or pretrained is None:
-    return _shown(None, [])
-  return dict(
-      ours=_number(paper.gain(raw.ours, pretrained.ours), '+.1f'),
-      paper=_number(paper.gain(raw.paper, pretrained.paper), '+.1f'),
-      difference=None, best=False)
-
-
-def _number(value, form):
-  return None if np.isnan(value) else format(value, form)
 
 
 def _speeds(grid_runs):
@@ -144,7 +90,7 @@ def _examples(cells):
     right = [row for row in rows if row['target'] == row['prediction']]
     wrong = [row for row in rows if row['target'] != row['prediction']]
     if rows:
-      found.append((f'{task}: {best.model}, {_PARTS[best.init]}, '
+      found.append((f'{task}: {best.model}, {table2.PARTS[best.init]}, '
                     f'{len(right)} of {len(rows)} right',
                     wrong[:_EXAMPLES] + right[:_EXAMPLES]))
   return found
@@ -154,7 +100,7 @@ def _sources(grid_runs, cells):
   commands = {run.model_dir: run.job.command() for run in grid_runs
               if run.stage == 'finetune'}
   return [{'name': f'{cell.task} {cell.metric}, {cell.model}, '
-                   f'{_PARTS[cell.init]}',
+                   f'{table2.PARTS[cell.init]}',
            'learning_rate': f'{cell.learning_rate:g}', 'step': int(cell.step),
            'command': commands[cell.model_dir]}
           for cell in cells.dropna(subset=['ours']).itertuples()]

@@ -1,12 +1,32 @@
 """Table 2: ours, the paper's, and the difference."""
 
+from typing import NamedTuple, Optional
+
 import numpy as np
 import pandas as pd
 
 from mtf_conv.replicate import paper
 
 MISSING = '-'
-_ROWS = {'raw': 'no pre-training', 'pretrained': 'with pre-training'}
+PARTS = {'raw': 'no pre-training', 'pretrained': 'with pre-training'}
+
+
+class Cell(NamedTuple):
+  """What stands in one place of the table, as text; None for nothing.
+
+  Attributes:
+    ours: a score or a gain in percent.
+    std: the standard deviation over seeds.
+    paper: the paper's.
+    difference: of ours to the paper's.
+    best: whether ours is the best of its part of the column.
+  """
+
+  ours: Optional[str] = None
+  std: Optional[str] = None
+  paper: Optional[str] = None
+  difference: Optional[str] = None
+  best: bool = False
 
 
 def columns(cells):
@@ -16,64 +36,90 @@ def columns(cells):
       paper.COLUMNS.index(c) if c in paper.COLUMNS else len(paper.COLUMNS)))
 
 
-def to_frame(cells):
+def models(cells):
+  """Returns the models there are, in the paper's order."""
+  return [m for m in paper.MODELS if m in set(cells.model)]
+
+
+def arrange(cells):
   """Arranges cells as the paper's table.
 
   Args:
     cells: as scores.cells returns them.
 
   Returns:
-    A pd.DataFrame of strings, with a row for each model without pre-training,
-    with it, and for what it gains (relative, in percent, as the paper's). A
-    cell is 'ours (paper, difference)'; the best of ours in each part of a
-    column is marked with an asterisk.
+    A dict from the parts of the table, without pre-training, with it, and what
+    it gains (relative, in percent, as the paper's), to a dict from models to a
+    list of Cells, one for each of `columns`.
   """
-  by_place = cells.set_index(['init', 'model', 'task', 'metric'])
-  models = [m for m in paper.MODELS if m in set(cells.model)]
-  table = {}
-  for task, metric in columns(cells):
-    column = {}
-    for init, row in _ROWS.items():
-      part = {model: by_place.loc[(init, model, task, metric)]
-              for model in models
-              if (init, model, task, metric) in by_place.index}
-      best = max((cell.ours for cell in part.values()
-                  if not np.isnan(cell.ours)), default=None)
-      for model in models:
-        column[row, model] = _cell(part.get(model), best)
-    for model in models:
-      column['gain, %', model] = _gain(by_place, model, task, metric)
-    table[f'{task} {metric}'] = column
-  frame = pd.DataFrame(table)
-  frame.index.names = ['', 'model']
+  by_place = {(c.init, c.model, c.task, c.metric): c
+              for c in cells.itertuples()}
+  places = columns(cells)
+  parts = {}
+  for init, part in PARTS.items():
+    best = [np.nanmax([-np.inf] + [
+        c.ours for (i, _, *p), c in by_place.items()
+        if (i, tuple(p)) == (init, place)]) for place in places]
+    parts[part] = {
+        model: [_score(by_place.get((init, model, *place)), most)
+                for place, most in zip(places, best)]
+        for model in models(cells)}
+  parts['gain, %'] = {
+      model: [_gain(*(by_place.get((init, model, *place)) for init in PARTS))
+              for place in places]
+      for model in models(cells)}
+  return parts
+
+
+def _score(cell, best):
+  if cell is None:
+    return Cell()
+  return Cell(_number(cell.ours, '.2f'), _number(cell.std, '.2f'),
+              _number(cell.paper, '.2f'), _number(cell.difference, '+.2f'),
+              cell.ours == best)
+
+
+def _gain(raw, pretrained):
+  if raw is None or pretrained is None:
+    return Cell()
+  return Cell(
+      _number(paper.gain(raw.ours, pretrained.ours), '+.1f'),
+      paper=_number(paper.gain(raw.paper, pretrained.paper), '+.1f'))
+
+
+def _number(value, form):
+  return None if np.isnan(value) else format(value, form)
+
+
+def to_frame(cells):
+  """Writes the table as text.
+
+  Args:
+    cells: as scores.cells returns them.
+
+  Returns:
+    A pd.DataFrame of strings, 'ours (paper, difference)', with a row for each
+    part and model; the best of ours in each part of a column is marked with an
+    asterisk.
+  """
+  rows = {(part, model): [_text(cell) for cell in row]
+          for part, by_model in arrange(cells).items()
+          for model, row in by_model.items()}
+  frame = pd.DataFrame.from_dict(
+      rows, orient='index',
+      columns=[f'{task} {metric}' for task, metric in columns(cells)])
+  frame.index = pd.MultiIndex.from_tuples(rows, names=['', 'model'])
   return frame
 
 
-def _cell(cell, best):
-  if cell is None:
-    return MISSING
-  text = MISSING
-  if not np.isnan(cell.ours):
-    text = f'{cell.ours:.2f}' + ('*' if cell.ours == best else '')
-    if not np.isnan(cell['std']):
-      text += f' ± {cell["std"]:.2f}'
-  if np.isnan(cell.paper):
-    return text
-  if np.isnan(cell.ours):
-    return f'{text} ({cell.paper:.2f})'
-  return f'{text} ({cell.paper:.2f}, {cell.difference:+.2f})'
-
-
-def _gain(by_place, model, task, metric):
-  try:
-    raw, pretrained = (by_place.loc[(init, model, task, metric)]
-                       for init in _ROWS)
-  except KeyError:
-    return MISSING
-  ours = paper.gain(raw.ours, pretrained.ours)
-  theirs = paper.gain(raw.paper, pretrained.paper)
-  text = MISSING if np.isnan(ours) else f'{ours:+.1f}'
-  return text if np.isnan(theirs) else f'{text} ({theirs:+.1f})'
+def _text(cell):
+  text = cell.ours or MISSING
+  if cell.best:
+    text += '*'
+  if cell.std:
+    text += f' ± {cell.std}'
+  printed = [value for value in (cell.paper, cell.difference) if value]
+  return f'{text} ({", ".join(printed)})' if printed else text
 
 
 def to_markdown(frame):
