@@ -91,7 +91,7 @@ def _run(argv):
   from absl import app, flags
   from t5.models import mesh_transformer_main
 
-  from mtf_conv import gin_files
+  from mtf_conv import gin_files, record
   flags.DEFINE_boolean(
       'verbose', False, 'Show all that TensorFlow and T5 print.')
   gin.add_config_file_search_path(gin_files.gin_folder())
@@ -106,6 +106,7 @@ def _run(argv):
   def main(unused_argv):
     # First, so that every file and binding of the user comes after it.
     flags.FLAGS.gin_file = ['runs/terminal.gin'] + (flags.FLAGS.gin_file or [])
+    record.check_on_finalize(flags.FLAGS.model_dir)
     return mesh_transformer_main.main(unused_argv)
 
   tf.disable_v2_behavior()

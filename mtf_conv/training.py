@@ -14,17 +14,18 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from mesh_tensorflow.transformer import utils
 
-from mtf_conv import errors, terminal
+from mtf_conv import errors, record, terminal
 
 _PROGRESS_SECONDS = 2  # How often progress.json is written.
 
 
 @gin.configurable
-def train_model(estimator, *args, seed=None, **kwargs):
-  """T5's train_model with a progress bar, refusing another model's folder.
+def train_model(estimator, vocabulary, *args, seed=None, **kwargs):
+  """T5's train_model with progress and a record, refusing other models.
 
   Args:
     estimator: a TPUEstimator.
+    vocabulary: a vocabulary, or a pair of them.
     *args: of T5's train_model.
     seed: of the initial weights and of dropout; Estimator's own when None,
       which is always the same.
@@ -48,11 +49,12 @@ def train_model(estimator, *args, seed=None, **kwargs):
         input_fn=input_fn, max_steps=max_steps,
         hooks=[ModelDirGuard(estimator.model_dir),
                ProgressBar(max_steps, estimator.model_dir),
-               LossCurve(max_steps, estimator.model_dir), *hooks])
+               LossCurve(max_steps, estimator.model_dir),
+               record.Recorder(estimator.model_dir, vocabulary, seed), *hooks])
 
   estimator.train = train_with_hooks
   try:
-    return utils.train_model(estimator, *args, **kwargs)
+    return utils.train_model(estimator, vocabulary, *args, **kwargs)
   finally:
     del estimator.train
 
@@ -93,27 +95,18 @@ def describe(variables):
   Returns:
     For instance 'LightConv, 2+2 blocks, d_model 64, 1234 weights'.
   """
-  variables = {name: shape for name, shape in variables.items()
-               if '_slot_' not in name and 'global_step' not in name}
   blocks = {stack: len({m.group() for m in (
       re.match(stack + r'/block_\d+', name) for name in variables) if m})
       for stack in ('encoder', 'decoder')}
   kinds = sorted({name.split('/')[3] for name in variables if re.match(
       r'(encoder|decoder)/block_\d+/layer_000/(?!rms_norm)', name)})
-  weights = sum(_size(shape) for shape in variables.values())
+  weights = record.count_parameters(variables)
   d_model = [shape[-1] for name, shape in variables.items()
              if name.endswith('shared/embedding')]
   return ', '.join(
       [' and '.join(kinds) or 'no block that is known'] +
       [f'{blocks["encoder"]}+{blocks["decoder"]} blocks'] +
       [f'd_model {size}' for size in d_model] + [f'{weights:,} weights'])
-
-
-def _size(shape):
-  size = 1
-  for n in shape:
-    size *= n
-  return size
 
 
 class _StepAndLoss(tf.train.SessionRunHook):

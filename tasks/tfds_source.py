@@ -1,5 +1,6 @@
 """TFDS data that is read only once it is prepared."""
 
+import json
 import os
 
 import seqio
@@ -32,6 +33,22 @@ def prepared_dir(tfds_name, data_dir=None):
                     'give a local --t5_tfds_data_dir')
   info = os.path.join(folder, 'dataset_info.json')
   return folder if tf.io.gfile.exists(info) else None
+
+
+def manifest_path(tfds_name, data_dir=None):
+  """Returns the path of the file that says what data was prepared from."""
+  return os.path.join(
+      os.path.expanduser(data_dir or default_data_dir()), 'mtf_conv',
+      tfds_name.replace(':', '-') + '.json')
+
+
+def read_manifest(tfds_name, data_dir=None):
+  """Returns what `mtf_conv prepare` noted; None for data of other origin."""
+  try:
+    with tf.io.gfile.GFile(manifest_path(tfds_name, data_dir)) as f:
+      return json.loads(f.read())
+  except tf.errors.NotFoundError:
+    return None
 
 
 class PreparedTfdsDataSource(seqio.TfdsDataSource):

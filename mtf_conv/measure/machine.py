@@ -19,7 +19,7 @@ def describe() -> str:
   libraries = [f'{name} {importlib.import_module(name).__version__}'
                for name in ('tensorflow', 'torch', 'jax') if has(name)]
   return ', '.join([
-      _processor(), f'{cores()} cores and threads', 'float32',
+      processor(), f'{cores()} cores and threads', 'float32',
       f'Python {platform.python_version()}', *libraries])
 
 
@@ -28,7 +28,8 @@ def has(library: str) -> bool:
   return importlib.util.find_spec(library) is not None
 
 
-def _processor():
+def processor() -> str:
+  """Returns the name of the processor."""
   try:
     with open('/proc/cpuinfo') as f:
       found = re.search(r'^model name\s*: (.*)', f.read(), re.M)

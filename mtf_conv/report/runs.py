@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import tensorflow.compat.v1 as tf
 
+from mtf_conv import record
+
 
 def scalars(folder, tag):
   """Reads one curve from the event files of a folder.
@@ -98,9 +100,7 @@ def parameters(model_dir):
   checkpoint = tf.train.latest_checkpoint(model_dir)
   if not checkpoint:
     return np.nan
-  return sum(
-      int(np.prod(shape)) for name, shape in tf.train.list_variables(checkpoint)
-      if '_slot_' not in name and name != 'global_step')
+  return record.count_parameters(dict(tf.train.list_variables(checkpoint)))
 
 
 def predictions(model_dir, task, step, split='validation'):
