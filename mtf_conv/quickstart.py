@@ -8,83 +8,39 @@ checkpoint, and prints what pre-training gained. Training and scoring are T5's:
 Stopped or killed, the same command goes on where it was.
 """
 
-import glob
 import os
 import sys
 
 from mtf_conv import cli, errors, jobs, t5_main
+from mtf_conv.replicate import grid, paper
 
-MODELS = ('lightconv', 'transformer', 'dynamicconv', 'dilatedconv')
 TASK = 'demo_finetune'
-
-# About how long a kind of job takes, on one core of a laptop.
-_SECONDS = {'pretrain': 60, 'finetune': 25, 'evaluate': 20}
+_LEARNING_RATE = 0.001
 _IMPORT_SECONDS = 12
 
 
-def make_jobs(models, root, gin_params=()):
-  """Lists the jobs of the comparison.
+def make_runs(models, root, scale):
+  """Lists the runs of the comparison: of the grid, one learning rate.
 
   Args:
-    models: names of models.
+    models: names of models; all when None.
     root: the folder of all runs.
-    gin_params: gin bindings that every command gets.
+    scale: as grid.load_scale returns it.
 
   Returns:
-    A list of jobs.Job.
+    A list of grid.Run.
   """
-  def command(model, folder, run, *bindings):
-    gin_files = (f'models/{model}.tiny.gin', 'hardware/cpu.gin', run)
-    return ('t5_mesh_conv', f'--model_dir={folder}',
-            *(f'--gin_file={path}' for path in gin_files),
-            *(f'--gin_param={binding}' for binding in [*bindings, *gin_params]))
-
-  def output(*parts):
-    return (os.path.join(glob.escape(parts[0]), *parts[1:]),)
-
-  pretraining, finetuning = [], []
-  for model in models:
-    pretrain_dir = model_dir(root, model, 'pretrain')
-    pretrain = jobs.Job(
-        name=f'{model}.pretrain',
-        argv=command(model, pretrain_dir, 'runs/demo_pretrain.gin'),
-        outputs=output(pretrain_dir, 'checkpoint'),
-        progress=os.path.join(pretrain_dir, 'progress.json'),
-        seconds=_SECONDS['pretrain'])
-    pretraining.append(pretrain)
-    for init, checkpoint in (
-        ('raw', None), ('pretrained', f'"{pretrain_dir}"')):
-      finetune_dir = model_dir(root, model, init)
-      finetune = jobs.Job(
-          name=f'{model}.{init}.finetune',
-          argv=command(model, finetune_dir, 'runs/demo_finetune.gin',
-                       f'PRETRAINED={checkpoint}'),
-          outputs=output(finetune_dir, 'checkpoint'),
-          needs=(pretrain.name,) if checkpoint else (),
-          progress=os.path.join(finetune_dir, 'progress.json'),
-          seconds=_SECONDS['finetune'])
-      evaluate = jobs.Job(
-          name=f'{model}.{init}.evaluate',
-          argv=command(model, finetune_dir, 'runs/eval.gin',
-                       f'MIXTURE_NAME="{TASK}"'),
-          outputs=output(finetune_dir, 'validation_eval', 'events.*'),
-          needs=(finetune.name,),
-          seconds=_SECONDS['evaluate'])
-      finetuning += [finetune, evaluate]
-  return pretraining + finetuning  # What others wait for comes first.
+  return grid.make(scale, root, models, tasks=[TASK],
+                   learning_rates=[_LEARNING_RATE])
 
 
-def model_dir(root, model, run):
-  """Returns the folder of one run: 'pretrain', 'raw' or 'pretrained'."""
-  return os.path.join(root, model, run)
-
-
-def write_report(models, root):
+def write_report(models, runs, root):
   """Writes the table and the learning curves; returns the table's text."""
   from mtf_conv.report import curves, table
+  folders = {(run.model, run.init or 'pretrain'): run.model_dir for run in runs}
 
-  def model_dirs(model, run):
-    return model_dir(root, model, run)
+  def model_dirs(model, init):
+    return folders[model, init]
 
   frame = table.compare(models, model_dirs, TASK)
   text = table.to_markdown(frame)
@@ -93,17 +49,6 @@ def write_report(models, root):
   frame.to_csv(os.path.join(root, 'table.csv'), index=False)
   curves.plot(os.path.join(root, 'curves.png'), models, model_dirs, TASK)
   return text
-
-
-def _models(text):
-  """Parses --models."""
-  models = MODELS if text == 'all' else tuple(text.split(','))
-  for name in models:
-    if name not in MODELS:
-      raise errors.UserError(
-          f'unknown model {name!r}: choose from {", ".join(MODELS)}, all'
-          + errors.nearest(name, MODELS))
-  return tuple(dict.fromkeys(models))
 
 
 def _cores():
@@ -137,7 +82,7 @@ def _parser():
   parser = cli.Parser(prog='quickstart', description=__doc__)
   parser.add_argument(
       '--models', default='lightconv,transformer', metavar='NAME,...',
-      help=f'some of {", ".join(MODELS)}, or all (default: %(default)s)')
+      help=f'some of {", ".join(paper.MODELS)}, or all (default: %(default)s)')
   parser.add_argument(
       '--root', default='quickstart_runs', metavar='DIR',
       help='the folder of checkpoints, logs and results (default: %(default)s)')
@@ -145,8 +90,9 @@ def _parser():
       '--jobs', type=int, default=min(4, _cores()), metavar='N',
       help='how many run at a time (default: one per core, at most 4)')
   parser.add_argument(
-      '--gin_param', action='append', default=[], metavar='NAME=VALUE',
-      help='a gin binding that every command gets; may be repeated')
+      '--scale', default='demo', metavar='FILE',
+      help='a .json file like those in mtf_conv/replicate/scales, which says '
+      'how long each run is (default: %(default)s)')
   parser.add_argument(
       '--plan', action='store_true', help='print the commands and run nothing')
   return parser
@@ -158,9 +104,11 @@ def _train(all_jobs, at_once, root):
 
 def run(args):
   """Runs the comparison; returns the exit code."""
-  models = _models(args.models)
+  models = None if args.models == 'all' else args.models.split(',')
   root = os.path.abspath(os.path.expanduser(args.root))
-  all_jobs = make_jobs(models, root, args.gin_param)
+  runs = make_runs(models, root, grid.load_scale(args.scale))
+  all_jobs = [run.job for run in runs]
+  models = tuple(dict.fromkeys(run.model for run in runs))
   if args.jobs < 1:
     raise errors.UserError(f'--jobs (={args.jobs}) must be at least 1')
   if args.plan:
@@ -174,7 +122,7 @@ def run(args):
     _print_plan(left, len(all_jobs) - len(left), args.jobs, root)
     cli.quiet()
     failed = _train(all_jobs, args.jobs, root) if left else []
-    text = write_report(models, root)
+    text = write_report(models, runs, root)
   print(f'\nAccuracy on {TASK} (%), best over the checkpoints; steps/s of '
         f'pre-training,\n{_threads(args.jobs)} thread(s) per job:\n\n{text}')
   print(f'Written to {root}: table.md, table.csv, curves.png')

@@ -12,10 +12,23 @@ import pandas as pd
 import pytest
 
 from mtf_conv import jobs, quickstart
+from mtf_conv.replicate import grid
 
 COMMAND = [sys.executable, '-m', 'mtf_conv.quickstart']
-TINY = ['--models=lightconv', '--gin_param=utils.run.train_steps=4',
-        '--gin_param=utils.run.save_checkpoints_steps=2']
+PRETRAIN = 'lightconv.seed0.pretrain'
+FINETUNE = 'lightconv.seed0.demo_finetune.pretrained_lr0.001'
+
+
+def write_tiny_scale(folder):
+  """Writes the scale of the quick start with four steps of each training."""
+  scale = grid.load_scale('demo')
+  for stage in (scale['pretrain'], scale['tasks']['demo_finetune']):
+    stage['steps'] = 4
+    stage['gin_params'] += ['utils.run.train_steps = 4',
+                            'utils.run.save_checkpoints_steps = 2']
+  path = folder / 'tiny.json'
+  path.write_text(json.dumps(scale))
+  return path
 
 
 def wait_for(process, condition, seconds=600):
@@ -39,18 +52,19 @@ def exit_code(root, name):
 
 def test_end_to_end_with_a_kill(tmp_path):
   root = tmp_path / 'a root'
-  command = [*COMMAND, *TINY, f'--root={root}']
+  command = [*COMMAND, '--models=lightconv', f'--root={root}',
+             f'--scale={write_tiny_scale(tmp_path)}']
   killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-  wait_for(killed, lambda: exit_code(root, 'lightconv.pretrain') == 0)
+  wait_for(killed, lambda: exit_code(root, PRETRAIN) == 0)
   killed.kill()
   killed.wait()
-  first = (root / 'jobs' / 'lightconv.pretrain.json').read_text()
+  first = (root / 'jobs' / f'{PRETRAIN}.json').read_text()
   ended = subprocess.run(command, capture_output=True, text=True)
   assert ended.returncode == 0, ended.stdout + ended.stderr
   assert not ended.stderr
   assert 'done already: about' in ended.stdout
-  assert 'lightconv.pretrain: started' not in ended.stdout
-  assert (root / 'jobs' / 'lightconv.pretrain.json').read_text() == first
+  assert f'{PRETRAIN}: started' not in ended.stdout
+  assert (root / 'jobs' / f'{PRETRAIN}.json').read_text() == first
   written = (root / 'table.md').read_text()
   assert written in ended.stdout
   row, = pd.read_csv(root / 'table.csv').to_dict('records')
@@ -60,18 +74,21 @@ def test_end_to_end_with_a_kill(tmp_path):
   assert row['parameters'] > 100_000 and row['steps_per_second'] > 0
   assert (root / 'curves.png').stat().st_size > 10_000
   # The pre-trained model did start from the pre-trained checkpoint.
-  log = (root / 'lightconv' / 'pretrained' / 'log.txt').read_text()
-  assert f'Initializing variables from {root}/lightconv/pretrain' in log
+  folder = root / 'lightconv' / 'seed0'
+  finetune = folder / 'demo_finetune' / 'pretrained_lr0.001'
+  log = (finetune / 'log.txt').read_text()
+  assert f'Initializing variables from {folder}/pretrain' in log
 
 
 def fake_main(argv):
   """Does what a job is believed to do, but for one that fails."""
   folder = pathlib.Path(argv[1].split('=', 1)[1])
-  if 'pretrained' == folder.name:
+  if folder.name.startswith('pretrained'):
     print('the reason')
     sys.exit(1)
   (folder / 'validation_eval').mkdir(parents=True, exist_ok=True)
-  (folder / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-1"\n')
+  for step in (200, 1500):
+    (folder / f'model.ckpt-{step}.index').touch()
   (folder / 'validation_eval' / 'events.x').touch()
 
 
@@ -82,8 +99,8 @@ def test_a_failed_job_is_told_at_the_end(tmp_path, monkeypatch, capsys):
   assert quickstart.main(args) == 1
   out, err = capsys.readouterr()
   assert '| lightconv |   - |' in out
-  assert '.pretrained.finetune failed: exit code 1\n  the reason\n' in err
-  assert 'evaluate failed: needs lightconv.pretrained.finetune' in err
+  assert f'{FINETUNE} failed: exit code 1\n  the reason\n' in err
+  assert f'evaluate failed: needs {FINETUNE}' in err
   assert quickstart.main(args) == 1
   assert '2 jobs to run' in capsys.readouterr().out
 
@@ -102,7 +119,7 @@ sys.exit(quickstart.main(['--root={tmp_path}']))
       stderr=subprocess.PIPE, text=True,
       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
   wait_for(process,
-           (tmp_path / 'jobs' / 'lightconv.pretrain.json').exists)
+           (tmp_path / 'jobs' / f'{PRETRAIN}.json').exists)
   second = subprocess.run([*COMMAND, f'--root={tmp_path}'],
                           capture_output=True, text=True)
   assert second.returncode == 2
@@ -141,9 +158,10 @@ def test_wrong_input_is_told_in_one_line(capsys, args, named):
 
 
 def test_pretraining_comes_before_what_needs_it():
-  all_jobs = quickstart.make_jobs(('lightconv', 'transformer'), '/root')
-  assert [job.name for job in all_jobs[:2]] == [
-      'lightconv.pretrain', 'transformer.pretrain']
+  runs = quickstart.make_runs(
+      ['lightconv', 'transformer'], '/root', grid.load_scale('demo'))
+  assert [run.stage for run in runs[:3]] == ['pretrain', 'pretrain', 'finetune']
+  all_jobs = [run.job for run in runs]
   names = {job.name for job in all_jobs}
   assert len(names) == len(all_jobs) == 10
   assert all(names.issuperset(job.needs) for job in all_jobs)

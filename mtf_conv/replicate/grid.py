@@ -16,7 +16,11 @@ from mtf_conv import errors, jobs
 from mtf_conv.replicate import paper
 
 _SCALES = os.path.join(os.path.dirname(__file__), 'scales')
-_STAGES = ('pretrain', 'finetune', 'evaluate')
+
+# About what a tiny model takes on one core: they say what part of all the work
+# a job is.
+_START_SECONDS = 15  # Building the graph.
+_TOKENS_PER_SECOND = 3e4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +168,7 @@ class _Grid:
         argv=self._command(model, folder, stage, [f"MIXTURE_NAME = '{task}'"]),
         outputs=(os.path.join(glob.escape(folder), 'validation_eval',
                               'events.*'),),
-        needs=(name,), seconds=20)
+        needs=(name,), seconds=_START_SECONDS)
     return train, Run('evaluate', seed=seed, job=job, model_dir=folder, **where)
 
   def _train(self, stage_name, stage, folder, seed, model, task=None,
@@ -180,8 +184,8 @@ class _Grid:
         outputs=(os.path.join(
             glob.escape(folder), f'model.ckpt-{stage["steps"]}.index'),),
         needs=needs, progress=os.path.join(folder, 'progress.json'),
-        seconds=stage['steps'] * stage['sequences'] * (
-            stage['inputs'] + stage['targets']) / 3e4)
+        seconds=_START_SECONDS + stage['steps'] * stage['sequences'] * (
+            stage['inputs'] + stage['targets']) / _TOKENS_PER_SECOND)
     return Run(stage_name, model=model, task=task, seed=seed, job=job,
                model_dir=folder, numbers=numbers, **where)
 
