@@ -1,6 +1,8 @@
 """Where the gin files of this package are."""
 
+import ast
 import pathlib
+import re
 
 
 def gin_folder() -> str:
@@ -28,3 +30,13 @@ def list_gin_files() -> list[str]:
   root = pathlib.Path(gin_folder())
   return sorted(
       path.relative_to(root).as_posix() for path in root.rglob('*.gin'))
+
+
+def sequence_lengths(task):
+  """Returns what sequence_lengths/<task>.gin binds; {} if there is no file."""
+  path = pathlib.Path(gin_folder()) / 'sequence_lengths' / f'{task}.gin'
+  if not path.exists():
+    return {}
+  bound = re.search(
+      r'^utils.run.sequence_length = (.*)$', path.read_text(), re.M)
+  return ast.literal_eval(bound.group(1))

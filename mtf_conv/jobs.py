@@ -154,10 +154,17 @@ def read_progress(job):
 
 def missing_outputs(job):
   """Returns the globs among the job's outputs that match nothing."""
-  return [pattern for pattern in job.outputs if not glob.glob(pattern)]
+  return [pattern for pattern in job.outputs if not _matches(pattern)]
 
 
-def run(root, jobs, main, at_once=1, environment=None):
+def _matches(pattern):
+  if '://' not in pattern:
+    return glob.glob(pattern)
+  from tensorflow.io import gfile  # Slow to import, and knows buckets.
+  return gfile.glob(pattern)
+
+
+def run(root, jobs, main, at_once=1):
   """Runs the jobs that are not done, each once those it needs are.
 
   Args:
@@ -165,7 +172,6 @@ def run(root, jobs, main, at_once=1, environment=None):
     jobs: a list of Jobs; of several that could start, the first does.
     main: a function of a job's argv, called in the job's process.
     at_once: how many jobs run at a time.
-    environment: environment variables that each job gets.
 
   Returns:
     A list of (job, reason) of those that failed or could not be started.
@@ -189,7 +195,7 @@ def run(root, jobs, main, at_once=1, environment=None):
           waiting.remove(job)
         elif len(running) < at_once and done.issuperset(job.needs):
           waiting.remove(job)
-          running.append(_Run(job, records, main, pipe, environment or {}))
+          running.append(_Run(job, records, main, pipe))
           show.started(job)
       connection.wait([r.process.sentinel for r in running], _POLL_SECONDS)
       for run_ in list(running):
@@ -226,7 +232,7 @@ def describe_failure(root, job, reason):
 class _Run:
   """A job that runs."""
 
-  def __init__(self, job, records, main, pipe, environment):
+  def __init__(self, job, records, main, pipe):
     self.job = job
     self._records = records
     self._start = time.monotonic()
@@ -235,7 +241,7 @@ class _Run:
       os.remove(job.progress)  # Of the run before this one.
     self.process = multiprocessing.get_context('fork').Process(
         target=_in_child, name=job.name, daemon=True,
-        args=(job, main, pipe, environment, records.log(job)))
+        args=(job, main, pipe, records.log(job)))
     self.process.start()
 
   def seconds(self):
@@ -264,7 +270,7 @@ class _Run:
     self.process.join()
 
 
-def _in_child(job, main, pipe, environment, log):
+def _in_child(job, main, pipe, log):
   """Runs a job in its own process."""
   # Ctrl-C reaches all processes of a terminal; the parent ends its children.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -277,7 +283,6 @@ def _in_child(job, main, pipe, environment, log):
   os.close(fd)
   sys.stdout, sys.stderr = (
       open(output, 'w', buffering=1, closefd=False) for output in (1, 2))
-  os.environ.update(environment)
   sys.argv = list(job.argv)
   main(list(job.argv))
 

@@ -1,8 +1,6 @@
 """How many tokens the examples of a task have, in the vocabulary in use."""
 
-import ast
 import os
-import re
 
 import numpy as np
 import seqio
@@ -39,15 +37,7 @@ def percentile(lengths, percent):
   return int(np.percentile(lengths, percent, method='inverted_cdf'))
 
 
-def in_gin(task):
-  """Returns what sequence_lengths/<task>.gin binds; {} if there is no file."""
-  path = os.path.join(
-      gin_files.gin_folder(), 'sequence_lengths', f'{task}.gin')
-  if not os.path.exists(path):
-    return {}
-  with open(path) as f:
-    bound = re.search(r'^utils.run.sequence_length = (.*)$', f.read(), re.M)
-  return ast.literal_eval(bound.group(1))
+in_gin = gin_files.sequence_lengths
 
 
 def show(task):

@@ -98,15 +98,17 @@ def _parser():
   return parser
 
 
-def _train(all_jobs, at_once, root):
-  return t5_main.run_jobs(root, all_jobs, at_once, _threads(at_once))
+def _train(all_jobs, at_once, root, environment):
+  return t5_main.run_jobs(
+      root, all_jobs, at_once, _threads(at_once), environment)
 
 
 def run(args):
   """Runs the comparison; returns the exit code."""
   models = None if args.models == 'all' else args.models.split(',')
   root = os.path.abspath(os.path.expanduser(args.root))
-  runs = make_runs(models, root, grid.load_scale(args.scale))
+  scale = grid.load_scale(args.scale)
+  runs = make_runs(models, root, scale)
   all_jobs = [run.job for run in runs]
   models = tuple(dict.fromkeys(run.model for run in runs))
   if args.jobs < 1:
@@ -121,7 +123,8 @@ def run(args):
     left = [job for job in all_jobs if not records.is_done(job)]
     _print_plan(left, len(all_jobs) - len(left), args.jobs, root)
     cli.quiet()
-    failed = _train(all_jobs, args.jobs, root) if left else []
+    failed = _train(
+        all_jobs, args.jobs, root, scale.get('environment')) if left else []
     text = write_report(models, runs, root)
   print(f'\nAccuracy on {TASK} (%), best over the checkpoints; steps/s of '
         f'pre-training,\n{_threads(args.jobs)} thread(s) per job:\n\n{text}')

@@ -104,6 +104,9 @@ class Recorder(tf.train.SessionRunHook):
         'machine': machine.processor() + f', {machine.cores()} cores',
         'commit': _commit(),
         'versions': {'python': platform.python_version(), **_versions()},
+        'environment': {
+            name: value for name, value in sorted(os.environ.items())
+            if name.startswith(('MTF_CONV_', 'OMP_', 'TF_', 'TFDS_', 'XLA_'))},
         'gin': gin.config_str().splitlines(),
     }
     self._update(step)

@@ -64,24 +64,27 @@ def preload():
   from mtf_conv import explain, layers, tasks, training  # noqa: F401
 
 
-def run_jobs(root, all_jobs, at_once, threads):
+def run_jobs(root, all_jobs, at_once, threads, environment=None):
   """Runs jobs that are commands of t5_mesh_conv, see jobs.run.
+
+  To be called before TensorFlow is imported: some of the environment is read
+  then.
 
   Args:
     root: the folder of the records, held by jobs.lock.
     all_jobs: a list of jobs.Job.
     at_once: how many run at a time.
     threads: of each job.
+    environment: environment variables that this process and each job gets.
 
   Returns:
     A list of (job, reason) of those that failed.
   """
+  os.environ.update(environment or {}, MTF_CONV_PROGRESS='0', **dict.fromkeys(
+      ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'),
+      str(threads)))
   preload()
-  return jobs.run(
-      root, all_jobs, console_entry_point, at_once,
-      {'MTF_CONV_PROGRESS': '0', **dict.fromkeys(
-          ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS',
-           'TF_NUM_INTEROP_THREADS'), str(threads))})
+  return jobs.run(root, all_jobs, console_entry_point, at_once)
 
 
 def _run(argv):

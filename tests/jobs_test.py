@@ -51,10 +51,9 @@ def test_needs_come_first_and_nothing_is_repeated(tmp_path, capfd):
            make_job(tmp_path, 'b', needs=('a',)),
            make_job(tmp_path, 'a')]
   root = str(tmp_path / 'root')
-  assert jobs.run(root, chain, main, 2, {'MTF_CONV_TEST': '1'}) == []
+  assert jobs.run(root, chain, main, 2) == []
   ran = journal(tmp_path)
   assert [line[-1] for line in ran] == ['a', 'b', 'c']
-  assert (tmp_path / 'c').read_text() == '1'
   assert 'c: done' in capfd.readouterr().out
   assert jobs.run(root, chain, main) == []
   assert journal(tmp_path) == ran

@@ -89,11 +89,11 @@ def fake_main(argv):
   (folder / 'validation_eval').mkdir(parents=True, exist_ok=True)
   for step in (200, 1500):
     (folder / f'model.ckpt-{step}.index').touch()
-  (folder / 'validation_eval' / 'events.x').touch()
+  (folder / 'validation_eval' / 'demo_finetune_200_predictions').touch()
 
 
 def test_a_failed_job_is_told_at_the_end(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(quickstart, '_train', lambda all_jobs, at_once, root: (
+  monkeypatch.setattr(quickstart, '_train', lambda all_jobs, at_once, root, _: (
       jobs.run(root, all_jobs, fake_main, at_once)))
   args = ['--models=lightconv', f'--root={tmp_path}']
   assert quickstart.main(args) == 1
@@ -109,7 +109,7 @@ def test_interrupted(tmp_path):
   program = f'''
 import sys, time
 from mtf_conv import jobs, quickstart
-quickstart._train = lambda all_jobs, at_once, root: jobs.run(
+quickstart._train = lambda all_jobs, at_once, root, _: jobs.run(
     root, all_jobs, lambda argv: time.sleep(60), at_once)
 sys.exit(quickstart.main(['--root={tmp_path}']))
 '''

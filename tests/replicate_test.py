@@ -1,18 +1,24 @@
 """The paper's grid: its jobs, and what becomes of their scores."""
 
 import json
+import pathlib
+import random
 import re
+import shlex
 import subprocess
 import sys
+import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
 
 from mtf_conv import cli, errors, jobs
-from mtf_conv.replicate import grid, paper
+from mtf_conv.replicate import experiments, grid, paper, runner
 from mtf_conv.replicate import plan as plans
-from mtf_conv.report import answers, page, scores, table2
+from mtf_conv.report import answers, page, provenance, scores, table2
+from mtf_conv.report import runs as files
 
 
 def _grid(scale='demo', root='/runs', **filters):
@@ -23,10 +29,65 @@ def _grid(scale='demo', root='/runs', **filters):
 def test_the_paper_has_192_fine_tunings_and_4_pre_trainings():
   _, runs = _grid('base')
   stages = [run.stage for run in runs]
-  # Seven tasks here are Table 2's; COGS, the eighth, has a table of its own.
   assert stages.count('pretrain') == 4
-  assert stages.count('finetune') == stages.count('evaluate') == 4 * 2 * 7 * 3
+  assert stages.count('finetune') == 4 * 2 * 8 * 3 == 192
+  # COGS is scored on two sets.
+  assert stages.count('evaluate') == 4 * 2 * 9 * 3
   assert len({run.job.name for run in runs}) == len(runs)
+
+
+def test_section_6_goes_on_from_the_models_of_base():
+  commands = [{run.job.name: run.job.argv for run in _grid(scale)[1]
+               if run.stage == 'pretrain'}
+              for scale in ('base', 'section_6', 'section_6_attention')]
+  assert commands[0] == commands[1]
+  for name, argv in commands[2].items():
+    assert '--gin_file=models/encoder_attention.gin' in argv
+    assert argv != commands[0][name]
+
+
+def test_a_tpu_and_a_bucket(capsys, tmp_path):
+  flags = ['--scale=mini', '--models=lightconv', '--tpu=one', '--tpu_zone=z',
+           '--checkpoints=gs://bucket/runs', f'--root={tmp_path}',
+           "--gin_param=TPU_TOPOLOGY = 'v3-8'"]
+  assert cli.main(
+      ['mtf_conv', 'replicate', 'plan', '--format=json', *flags]) == 0
+  rows = json.loads(capsys.readouterr().out)
+  for row in rows:
+    command = row['command']
+    assert command[1].startswith('--model_dir=gs://bucket/runs/lightconv/')
+    assert '--tpu=one' in command and '--tpu_zone=z' in command
+    assert '--gin_file=hardware/tpu.gin' in command
+    assert '--gin_file=hardware/cpu.gin' not in command
+    assert "--gin_param=TPU_TOPOLOGY = 'v3-8'" in command
+  assert rows[0]['job'] == 'lightconv.seed0.pretrain'
+
+
+def test_checkpoints_of_another_file_system(tmp_path):
+  # TensorFlow's own scheme for local files stands in for gs://.
+  _, runs = _grid(root=str(tmp_path), models=['lightconv'],
+                  checkpoints=f'file://{tmp_path}/there')
+  pretrain = runs[0].job
+  assert jobs.missing_outputs(pretrain)
+  folder = tmp_path / 'there/lightconv/seed0/pretrain'
+  folder.mkdir(parents=True)
+  (folder / 'model.ckpt-1500.index').touch()
+  assert not jobs.missing_outputs(pretrain)
+
+
+def test_cogs_is_scored_twice(tmp_path):
+  _, runs = _grid('base', str(tmp_path), models=['lightconv'], tasks=['cogs'],
+                  inits=['pretrained'], learning_rates=[0.001])
+  name = 'lightconv.seed0.cogs.pretrained_lr0.001'
+  assert [run.job.name for run in runs] == [
+      'lightconv.seed0.pretrain', name, f'{name}.evaluate',
+      f'{name}.evaluate_cogs_gen']
+  with tf.Graph().as_default():
+    for run in runs[2:]:
+      _write_scores(run, {100: 80})
+  cells = scores.cells(scores.collect(runs)[0]).set_index(['task', 'metric'])
+  assert cells.difference['cogs', 'exact_match'] == -15
+  assert cells.difference['cogs_gen', 'exact_match'] == pytest.approx(3.1)
 
 
 def test_what_is_needed_comes_first():
@@ -188,20 +249,94 @@ def test_printed_gains_follow_from_the_scores_or_are_known():
   assert len(differ) == 10
 
 
+def _nano_scale(folder, **changes):
+  """Writes the demo scale at a few steps."""
+  scale = {**grid.load_scale('demo'), **changes}
+  steps = {'pretrain': (12, 4), 'finetune': (8, 4)}
+  for stage, (last, every) in steps.items():
+    stage = scale.get(stage) or scale['tasks']['demo_finetune']
+    stage['steps'] = last
+    stage['gin_params'] += [
+        f'utils.run.train_steps = {last}',
+        f'utils.run.save_checkpoints_steps = {every}']
+  path = folder / 'nano.json'
+  path.write_text(json.dumps(scale))
+  return scale, [f'--scale={path}', '--models=lightconv',
+                 '--learning_rates=0.001']
+
+
+def _command(*argv):
+  # Jobs fork: TensorFlow must not have run in this process.
+  return [sys.executable, '-m', 'mtf_conv.cli', *argv]
+
+
+def _run(*argv):
+  done = subprocess.run(_command(*argv), capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout
+
+
 @pytest.mark.slow
 def test_a_grid_end_to_end(tmp_path):
-  scale = grid.load_scale('demo')
-  scale['pretrain'].update(steps=4, gin_params=['utils.run.train_steps = 4'])
-  scale['tasks']['demo_finetune'].update(steps=4, gin_params=[
-      'TRAIN_STEPS = 4', 'utils.run.save_checkpoints_steps = 2'])
-  path = tmp_path / 'nano.json'
-  path.write_text(json.dumps(scale))
-  flags = [f'--scale={path}', f'--root={tmp_path}/root', '--models=lightconv',
-           '--learning_rates=0.001']
-  for argv in (['replicate', 'run', *flags], ['replicate', 'status', *flags],
-               ['report', *flags, f'--out={tmp_path}/report']):
-    # Jobs fork: TensorFlow must not have run in this process.
-    done = subprocess.run([sys.executable, '-m', 'mtf_conv.cli', *argv],
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-  assert 'demo_finetune accuracy' in done.stdout
+  _, flags = _nano_scale(tmp_path)
+  flags.append(f'--root={tmp_path}/root')
+  _run('replicate', 'run', *flags)
+  assert '5 done' in _run('replicate', 'status', *flags)
+  assert 'demo_finetune accuracy' in _run(
+      'report', *flags, f'--out={tmp_path}/report')
+  html = (tmp_path / 'report/index.html').read_text()
+  assert '279,352' in html and 'other settings' not in html
+
+
+def _results(root, scale):
+  """All that a grid has measured but its speed."""
+  runs = grid.make(scale, str(root), models=['lightconv'],
+                   learning_rates=[0.001])
+  collected, notes = scores.collect(runs)
+  assert not notes and not provenance.doubts(runs)
+  return (scores.cells(collected).drop(columns='model_dir'),
+          {run.job.name: files.losses(run.model_dir) for run in runs})
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path):
+  scale, flags = _nano_scale(tmp_path)
+  undisturbed = _command(
+      'replicate', 'run', *flags, f'--root={tmp_path}/undisturbed')
+  start = time.monotonic()
+  subprocess.run(undisturbed, check=True)
+  seconds = time.monotonic() - start
+  killed = _command('replicate', 'run', *flags, f'--root={tmp_path}/killed')
+  moments = random.Random(0)
+  for _ in range(20):
+    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL)
+    try:
+      process.wait(moments.uniform(0.1, 0.4) * seconds)
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.wait()
+  subprocess.run(killed, check=True)
+  expected, expected_losses = _results(tmp_path / 'undisturbed', scale)
+  found, found_losses = _results(tmp_path / 'killed', scale)
+  pd.testing.assert_frame_equal(found, expected)
+  for name, losses in expected_losses.items():
+    pd.testing.assert_series_equal(found_losses[name], losses, obj=name)
+
+
+def test_each_number_has_a_command_that_makes_it():
+  parts = dict(experiments.experiments(lambda *place: 1.0))
+  assert len(parts['Table 2']) == 9 * 2 * 4
+  parser = cli.Parser(prog='mtf_conv replicate')
+  runner.add_flags(parser)
+  for rows in parts.values():
+    for _, _, command, _, _ in rows:
+      for part in command.split(' && '):
+        verb, *flags = shlex.split(part)[1:]
+        if verb == 'replicate':
+          args = parser.parse_args(flags)
+          _, runs = _grid(args.scale, models=args.models, tasks=args.tasks,
+                          inits=args.init)
+          assert runs
+  written = pathlib.Path(__file__).parents[1] / 'docs/experiments.md'
+  commands = re.findall(r'`(mtf_conv [^`]*)`', written.read_text())
+  assert commands == [row[2] for rows in parts.values() for row in rows]

@@ -3,7 +3,12 @@
 A scale says how large all of it is: a JSON file in scales/, or one like it.
 Its stages, `pretrain`, `finetune` and `evaluate`, hold gin files, gin bindings
 and the numbers that these take (`%(steps)d`, ...); an entry of `tasks` holds
-what differs from `finetune` for one task.
+what differs from `finetune` for one task, and under `evaluate_on` the tasks it
+is scored on, where that is not the task alone. `environment` holds environment
+variables of all jobs: without oneDNN, training on one thread is repeatable to
+the last bit. `hardware` is what they run on. `like` names the scale from which
+comes all that a file does not say itself, stage by stage. The lengths of
+fine-tuning are those of gin/sequence_lengths unless they are given.
 """
 
 import dataclasses
@@ -12,10 +17,11 @@ import json
 import os
 from typing import Optional
 
-from mtf_conv import errors, jobs
+from mtf_conv import errors, gin_files, jobs
 from mtf_conv.replicate import paper
 
 _SCALES = os.path.join(os.path.dirname(__file__), 'scales')
+_STAGES = ('pretrain', 'finetune', 'evaluate')
 
 # About what a tiny model takes on one core: they say what part of all the work
 # a job is.
@@ -82,14 +88,19 @@ def load_scale(name):
     raise errors.UserError(f'{path}: {error.strerror}') from error
   except ValueError as error:
     raise errors.UserError(f'{path} is not JSON: {error}') from error
-  missing = {'size', 'pretrain', 'tasks', 'evaluate'} - set(scale)
+  if 'like' in scale:
+    like = load_scale(scale['like'])
+    stages = {stage: {**like[stage], **scale[stage]}
+              for stage in _STAGES if stage in like and stage in scale}
+    scale = {**like, **scale, **stages}
+  missing = {'size', 'hardware', 'pretrain', 'tasks', 'evaluate'} - set(scale)
   if missing:
     raise errors.UserError(f'{path} lacks {", ".join(sorted(missing))}')
   return scale
 
 
 def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
-         seeds=None):
+         seeds=None, hardware=None, checkpoints=None, flags=()):
   """Makes the runs of a grid; None takes all that the scale has.
 
   Args:
@@ -100,6 +111,10 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
     inits: 'raw', 'pretrained'.
     learning_rates: of fine-tuning.
     seeds: integers.
+    hardware: 'cpu', 'gpu' or 'tpu'; the scale's when None.
+    checkpoints: the folder of all model_dirs, which may be in a bucket; root
+      when None.
+    flags: of t5_mesh_conv, which every command gets.
 
   Returns:
     A list of Runs, those first that others need.
@@ -112,7 +127,8 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
       'tasks': _choose('task', tasks, scale['tasks']),
       'inits': _choose('init', inits, paper.INITS)}
   rates = learning_rates or scale.get('learning_rates', paper.LEARNING_RATES)
-  grid = _Grid(scale, os.path.abspath(root))
+  grid = _Grid(scale, checkpoints or os.path.abspath(root),
+               hardware or scale['hardware'], flags)
   runs = []
   for seed in seeds or [0]:
     for model in chosen['models']:
@@ -138,9 +154,11 @@ def _choose(kind, wanted, known):
 class _Grid:
   """Makes single runs."""
 
-  def __init__(self, scale, root):
+  def __init__(self, scale, root, hardware, flags):
     self._scale = scale
     self._root = root
+    self._hardware = hardware
+    self._flags = flags
 
   def pretrain(self, model, seed):
     """Returns the Run of a model's pre-training."""
@@ -149,27 +167,38 @@ class _Grid:
                        model=model)
 
   def finetune(self, model, task, init, learning_rate, seed):
-    """Returns the Runs of fine-tuning and of its evaluation."""
+    """Returns the Runs of fine-tuning and of its evaluations."""
     folder = self._folder(
         model, f'seed{seed}', task, f'{init}_lr{learning_rate:g}')
     pretrain_dir = self._folder(model, f'seed{seed}', 'pretrain')
     pretrained = init == 'pretrained'
     where = dict(model=model, task=task, init=init, learning_rate=learning_rate)
-    stage = {**self._scale.get('finetune', {}), **self._scale['tasks'][task]}
+    stage = {**gin_files.sequence_lengths(task),
+             **self._scale.get('finetune', {}), **self._scale['tasks'][task]}
     train = self._train(
         'finetune', stage, folder, seed,
         bindings=[f'LEARNING_RATE = {learning_rate!r}', 'PRETRAINED = ' + (
             repr(pretrain_dir) if pretrained else 'None')],
         needs=(self._name(pretrain_dir),) if pretrained else (), **where)
-    stage = {'gin_params': [], **self._scale['evaluate'], 'task': task}
+    evaluations = [
+        self._evaluate(folder, scored, task, seed, where)
+        for scored in stage.get('evaluate_on', [task])]
+    return [train, *evaluations]
+
+  def _evaluate(self, folder, scored, task, seed, where):
     name = self._name(folder)
     job = jobs.Job(
-        name=f'{name}.evaluate',
-        argv=self._command(model, folder, stage, [f"MIXTURE_NAME = '{task}'"]),
+        name=f'{name}.evaluate' if scored == task else (
+            f'{name}.evaluate_{scored}'),
+        argv=self._command(
+            where['model'], folder,
+            {'gin_params': [], **self._scale['evaluate'], 'task': scored},
+            [f"MIXTURE_NAME = '{scored}'"]),
         outputs=(os.path.join(glob.escape(folder), 'validation_eval',
-                              'events.*'),),
+                              f'{scored}_*_predictions'),),
         needs=(name,), seconds=_START_SECONDS)
-    return train, Run('evaluate', seed=seed, job=job, model_dir=folder, **where)
+    return Run('evaluate', seed=seed, job=job, model_dir=folder,
+               **{**where, 'task': scored})
 
   def _train(self, stage_name, stage, folder, seed, model, task=None,
              bindings=(), needs=(), **where):
@@ -191,9 +220,10 @@ class _Grid:
 
   def _command(self, model, folder, stage, bindings):
     files = [f'models/{model}.{self._scale["size"]}.gin',
-             *stage['gin_files'], *self._scale.get('gin_files', [])]
+             *stage['gin_files'], *self._scale.get('gin_files', []),
+             f'hardware/{self._hardware}.gin']
     bindings = [*stage.get('gin_params', []), *bindings]
-    return ('t5_mesh_conv', f'--model_dir={folder}',
+    return ('t5_mesh_conv', f'--model_dir={folder}', *self._flags,
             *(f'--gin_file={path % stage}' for path in files),
             *(f'--gin_param={binding % stage}' for binding in bindings))
 

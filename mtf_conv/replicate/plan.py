@@ -27,7 +27,7 @@ def to_frame(runs, scale, teraflops_per_second=None):
     if run.numbers:
       key = (run.model, run.numbers['inputs'], run.numbers['targets'])
       if key not in counted:
-        counted[key] = _flops_per_example(scale['size'], *key)
+        counted[key] = _flops_per_example(scale, *key)
       petaflops = counted[key] * (
           run.numbers['sequences'] * run.numbers['steps']) / 1e15
     rows.append({
@@ -40,8 +40,9 @@ def to_frame(runs, scale, teraflops_per_second=None):
   return pd.DataFrame(rows).astype({'petaflops': float, 'hours': float})
 
 
-def _flops_per_example(size, model, inputs, targets):
-  models.parse([f'models/{model}.{size}.gin'])
+def _flops_per_example(scale, model, inputs, targets):
+  models.parse([f'models/{model}.{scale["size"]}.gin',
+                *scale.get('gin_files', ())])
   with graph.Builder() as builder:
     models.training(builder, 1, inputs, targets)
     return 2 * counting.einsum(builder)

@@ -6,6 +6,9 @@ import sys
 from mtf_conv import errors, jobs, t5_main
 from mtf_conv.replicate import grid
 
+# Of t5_mesh_conv, which hands them to TensorFlow.
+_TPU_FLAGS = {'tpu': 'the TPU that jobs run on, one at a time',
+              'tpu_zone': 'the zone it is in', 'gcp_project': 'its project'}
 _FORMATS = ('table', 'json', 'shell', 'slurm')
 
 
@@ -32,12 +35,13 @@ def status(root, runs):
   print(', '.join(f'{counts[state]} {state}' for state in counts.index))
 
 
-def run(root, runs, at_once, threads):
+def run(root, runs, scale, at_once, threads):
   """Runs what is not done.
 
   Args:
     root: the folder of all runs.
     runs: as grid.make returns them.
+    scale: the scale they were made of.
     at_once: how many jobs at a time.
     threads: of each job.
 
@@ -57,18 +61,20 @@ def run(root, runs, at_once, threads):
           f'{os.path.abspath(root)}', flush=True)
     if not left:
       return 0
-    failed = t5_main.run_jobs(root, all_jobs, at_once, threads)
+    failed = t5_main.run_jobs(
+        root, all_jobs, at_once, threads, scale.get('environment'))
   for job, reason in failed:
     print('\n' + jobs.describe_failure(root, job, reason), file=sys.stderr)
   return 1 if failed else 0
 
 
-def report(root, runs, scale, out_dir):
-  """Writes the report of a root, finished or not, and prints its table."""
+def report(runs, scale, out_dir, figures_dir):
+  """Writes the report of a grid, finished or not, and prints its table."""
   from mtf_conv.report import page
-  print(page.write(runs, out_dir, scale.get('about', '')), end='')
+  print(page.write(runs, out_dir, scale.get('about', ''), figures_dir), end='')
   print(f'Written to {os.path.abspath(out_dir)}: index.html, table2.md, .csv, '
         '.tex, curves')
+  return 0
 
 
 def add_report_flags(parser):
@@ -76,10 +82,15 @@ def add_report_flags(parser):
   _add_grid_flags(parser)
   parser.add_argument('--out', default='report', metavar='DIR',
                       help='a folder for the report (default: %(default)s)')
+  parser.add_argument(
+      '--figures', metavar='DIR',
+      help='the --out of mtf_conv bench figure1 and figure2 (default: '
+      'ROOT/figures)')
 
   def work(args):
     scale, runs = _grid(args)
-    return report(args.root, runs, scale, args.out)
+    figures = args.figures or os.path.join(args.root, 'figures')
+    return report(runs, scale, args.out, figures)
   return work
 
 
@@ -103,14 +114,19 @@ def add_flags(parser):
       return plan(runs, scale, args.format, args.teraflops_per_second)
     if args.what == 'status':
       return status(args.root, runs)
-    return run(args.root, runs, args.jobs, args.threads)
+    return run(args.root, runs, scale, args.jobs, args.threads)
   return work
 
 
 def _grid(args):
   scale = grid.load_scale(args.scale)
-  return scale, grid.make(scale, args.root, args.models, args.tasks, args.init,
-                          args.learning_rates, args.seeds)
+  flags = [f'--{name}={getattr(args, name)}' for name in _TPU_FLAGS
+           if getattr(args, name)]
+  flags += [f'--gin_param={binding}' for binding in args.gin_param]
+  hardware = args.hardware or ('tpu' if args.tpu else None)
+  return scale, grid.make(
+      scale, args.root, args.models, args.tasks, args.init, args.learning_rates,
+      args.seeds, hardware, args.checkpoints, flags)
 
 
 def _add_grid_flags(parser):
@@ -127,6 +143,16 @@ def _add_grid_flags(parser):
                       help="instead of the scale's")
   parser.add_argument('--seeds', metavar='N,...', type=_list(int),
                       default=[0], help='one grid for each (default: 0)')
+  parser.add_argument('--hardware', choices=['cpu', 'gpu', 'tpu'],
+                      help="instead of the scale's")
+  parser.add_argument(
+      '--checkpoints', metavar='DIR',
+      help='where all model_dirs go, for a TPU gs://BUCKET/... (default: ROOT)')
+  for name, help_ in _TPU_FLAGS.items():
+    parser.add_argument(f'--{name}', metavar='NAME', help=help_)
+  parser.add_argument(
+      '--gin_param', action='append', default=[], metavar='BINDING',
+      help="of every command, for instance TPU_TOPOLOGY='v3-8'; repeatable")
 
 
 def _list(kind):

@@ -6,18 +6,29 @@ import os
 import jinja2
 import numpy as np
 
-from mtf_conv.report import answers, curves, runs, scores, table2
+from mtf_conv.report import (
+    answers,
+    curves,
+    provenance,
+    runs,
+    scores,
+    table2,
+)
 
+_FIGURES = {
+    'figure1': 'Figure 1: examples of pre-training per second',
+    'figure2': 'Figure 2: FLOPs'}
 _EXAMPLES = 8  # Of each kind, right and wrong.
 
 
-def write(grid_runs, out_dir, about=''):
+def write(grid_runs, out_dir, about='', figures_dir=None):
   """Writes table2.md, .csv, .tex, the curves of each task, and index.html.
 
   Args:
     grid_runs: as replicate.grid.make returns them.
     out_dir: a folder, made if need be.
     about: a sentence about the runs.
+    figures_dir: a folder with what mtf_conv bench figure1 and figure2 wrote.
 
   Returns:
     The table in Markdown.
@@ -40,8 +51,10 @@ def write(grid_runs, out_dir, about=''):
       columns=table2.columns(cells), parts=table2.arrange(cells),
       answers=answers.answer(cells, _speeds(grid_runs)),
       curves=[(name, _base64(path)) for name, path in pictures],
-      examples=_examples(cells), sources=_sources(grid_runs, cells),
-      notes=notes)
+      examples=_examples(cells),
+      sources=provenance.sources(grid_runs, cells, table2.PARTS),
+      table1=_table1(grid_runs), figures=_figures(figures_dir),
+      notes=notes + provenance.doubts(grid_runs))
   _write(out_dir, 'index.html', page)
   return markdown
 
@@ -74,6 +87,24 @@ def _plot(grid_runs, cells, out_dir):
   return pictures
 
 
+def _table1(grid_runs):
+  """Returns the lines of Table 1 as lists of cells; none for other tasks."""
+  from mtf_conv.report import table1
+  tasks = {run.task for run in grid_runs}
+  if not tasks & set(table1.PAPER):
+    return []
+  lines = table1.table().splitlines()
+  return [[cell.strip() for cell in line.strip('|').split('|')]
+          for line in lines[:1] + lines[2:]]
+
+
+def _figures(folder):
+  """Returns (title, picture) of the figures that are there."""
+  return [(title, _base64(path)) for name, title in _FIGURES.items()
+          for path in [os.path.join(folder or '', f'{name}.png')]
+          if os.path.exists(path)]
+
+
 def _speeds(grid_runs):
   found = {run.model: runs.steps_per_second(run.model_dir)
            for run in grid_runs if run.stage == 'pretrain'}
@@ -94,13 +125,3 @@ def _examples(cells):
                     f'{len(right)} of {len(rows)} right',
                     wrong[:_EXAMPLES] + right[:_EXAMPLES]))
   return found
-
-
-def _sources(grid_runs, cells):
-  commands = {run.model_dir: run.job.command() for run in grid_runs
-              if run.stage == 'finetune'}
-  return [{'name': f'{cell.task} {cell.metric}, {cell.model}, '
-                   f'{table2.PARTS[cell.init]}',
-           'learning_rate': f'{cell.learning_rate:g}', 'step': int(cell.step),
-           'command': commands[cell.model_dir]}
-          for cell in cells.dropna(subset=['ours']).itertuples()]

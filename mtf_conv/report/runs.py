@@ -26,7 +26,8 @@ def scalars(folder, tag):
   """
   found = {}
   # Their names hold the time at which they were begun.
-  for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'events.*'))):
+  for path in sorted(tf.io.gfile.glob(
+      os.path.join(glob.escape(folder), 'events.*'))):
     try:
       for event in tf.train.summary_iterator(path):
         for value in event.summary.value:
@@ -120,9 +121,9 @@ def predictions(model_dir, task, step, split='validation'):
   columns = []
   for name in ('inputs', 'targets', f'{step}_predictions'):
     try:
-      with open(os.path.join(folder, f'{task}_{name}')) as f:
+      with tf.io.gfile.GFile(os.path.join(folder, f'{task}_{name}')) as f:
         columns.append(f.read().splitlines())
-    except OSError:
+    except tf.errors.NotFoundError:
       return []
   return [dict(zip(('input', 'target', 'prediction'), row))
           for row in zip(*columns)]
