@@ -102,8 +102,10 @@ def _prepare(parser):
       'second there are to train on, prepared and in a cache of SeqIO')
 
   def run(args):
-    from mtf_conv import prepare
+    from mtf_conv import prepare, vocabulary
     tasks = prepare.task_names(args.task)
+    if args.lengths or args.speed:
+      vocabulary.model_path()  # Before anything that takes long.
     try:
       prepare.prepare_all(args.task, args.raw_dir, args.data_dir)
     finally:  # Of what there is, when some of all tasks cannot be had.

@@ -13,6 +13,7 @@ import glob
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import lzma
 import os
@@ -92,8 +93,10 @@ def _anything(value):
 def _one_of(*choices):
   def check(value):
     if value not in choices:
-      raise ValueError(f'unknown label {value!r}: expected one of '
-                       f'{", ".join(choices)}{errors.nearest(value, choices)}')
+      expected = '' if len(choices) > 5 else (
+          f': expected one of {", ".join(choices)}')
+      raise ValueError(
+          f'unknown label {value!r}{expected}{errors.nearest(value, choices)}')
   return check
 
 
@@ -110,6 +113,11 @@ def _share(value):
     raise ValueError(f'expected a number from 0 to 1, found {value}')
 
 
+# Follows the last line of a table, and is in no text: a row of its own, unless
+# the file ends within a quoted value, which csv.reader would take for whole.
+_END = '\uffff'
+
+
 def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
   """Yields the checked rows of a table.
 
@@ -124,17 +132,22 @@ def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
   Yields:
     Dictionaries from all columns to values.
   """
-  reader = csv.reader(raw.lines(encoding), **dialect)
+  reader = csv.reader(itertools.chain(raw.lines(encoding), [_END]), **dialect)
   names, end = list(columns), 0
   try:
     if header:
-      names, end = next(reader, []), reader.line_num
+      names = [name.rstrip(_END) for name in next(reader)]
+      end = reader.line_num
       missing = [name for name in columns if name not in names]
       if missing:
         raw.fail(f'expected a header with {", ".join(columns)}, found '
                  f'{", ".join(names) or "none"}', line=1)
     for row in reader:
+      if row == [_END]:
+        return
       first, end = end + 1, reader.line_num  # Values may hold line ends.
+      if row and row[-1].endswith(_END):
+        raw.fail('the file ends within a quoted value', line=first)
       if len(row) != len(names):
         raw.fail(f'expected {len(names)} columns ({", ".join(names)}), found '
                  f'{len(row)}', line=first)
@@ -160,6 +173,25 @@ def _tsv(**columns):
   """Returns a reader of GLUE's tables, in which quotes mean nothing."""
   return _table(columns, delimiter='\t', quoting=csv.QUOTE_NONE)
 
+
+# What a row of COGS is there for: training and scores in distribution, the
+# primitives and the other examples by which the generalisation set's words are
+# known, and the generalisation set's 21 types.
+_COGS_TYPES = (
+    'in_distribution', 'primitive', *(f'exposure_example_{kind}' for kind in (
+        'active', 'do_dative', 'obj_common', 'obj_omitted_transitive',
+        'obj_proper', 'passive', 'pp_dative', 'subj_common', 'subj_proper',
+        'transitive_subj', 'unacc', 'unacc_subj')),
+    'active_to_passive', 'cp_recursion', 'do_dative_to_pp_dative',
+    'obj_omitted_transitive_to_transitive', 'obj_pp_to_subj_pp',
+    'obj_to_subj_common', 'obj_to_subj_proper',
+    'only_seen_as_transitive_subj_as_unacc_subj',
+    'only_seen_as_unacc_subj_as_obj_omitted_transitive_subj',
+    'only_seen_as_unacc_subj_as_unerg_subj', 'passive_to_active',
+    'pp_dative_to_do_dative', 'pp_recursion', 'prim_to_inf_arg',
+    'prim_to_obj_common', 'prim_to_obj_proper', 'prim_to_subj_common',
+    'prim_to_subj_proper', 'subj_to_obj_common', 'subj_to_obj_proper',
+    'unacc_to_transitive')
 
 _TREC_COARSE = ('DESC', 'ENTY', 'ABBR', 'HUM', 'NUM', 'LOC')
 
@@ -339,7 +371,8 @@ _CIVIL = _table({
     'sexual_explicit': _share, 'parent_id': _number, 'article_id': _number,
     'parent_text': _anything, 'publication_id': _anything,
     'created_date': _anything}, strict=True)
-_COGS = _table({'sentence': _text, 'logical form': _text, 'type': _text},
+_COGS = _table({'sentence': _text, 'logical form': _text,
+                'type': _one_of(*_COGS_TYPES)},
                header=False, delimiter='\t', quoting=csv.QUOTE_NONE)
 _COGS_DATASET = Dataset(
     tuple(Source(f'{split}.tsv', {f'{split}.tsv': _COGS})

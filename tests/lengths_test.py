@@ -6,7 +6,7 @@ import raw_data
 import seqio
 import tiny_vocabulary
 
-from mtf_conv import cli, input_speed, lengths, prepare, raw_files
+from mtf_conv import cli, input_speed, lengths, network, prepare, raw_files
 from mtf_conv.report import table1
 
 
@@ -48,6 +48,20 @@ def test_prepare_shows_lengths_and_table(tmp_path, monkeypatch, capsys):
           f'{short} | 99 |') in lines
   assert ('| sentiment140 | - | 1,600,000 | 1,600,000 | - | 498 | 359 | 3 | 2 '
           f'| {short} | 99 |') in lines
+
+
+def test_no_vocabulary_is_told_first(tmp_path, monkeypatch, capsys):
+  monkeypatch.delenv('MTF_CONV_VOCAB')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(network, '_connects', lambda address: False)
+  for flag in ('--lengths', '--speed'):
+    assert cli.main([
+        'mtf_conv', 'prepare', 'trec', f'--raw_dir={tmp_path}/raw',
+        f'--data_dir={tmp_path}/tfds', flag]) == 1
+    assert capsys.readouterr() == ('', (
+        "mtf_conv prepare: T5's vocabulary comes from storage.googleapis.com, "
+        'which does not answer: set MTF_CONV_VOCAB, or bind '
+        'mtf_conv.vocabulary.sentencepiece_model_path, to a file you have\n'))
 
 
 @pytest.mark.parametrize('task', list(raw_files.DATASETS))

@@ -149,6 +149,12 @@ _TWEET = b'"4","3","Mon May 11","kindle2","ann","at the zoo"\n'
     ('sentiment140', 'testdata.manual.2009.06.14.csv',
      _TWEET + _TWEET.replace(b'"4"', b'"1"'),
      ":2: polarity: unknown label '1': expected one of 0, 2, 4"),
+    ('sentiment140', 'testdata.manual.2009.06.14.csv',
+     _TWEET + _TWEET[:-8], ':2: the file ends within a quoted value'),
+    ('sentiment140', 'testdata.manual.2009.06.14.csv',
+     _TWEET + _TWEET[:15], ':2: the file ends within a quoted value'),
+    ('sentiment140', 'testdata.manual.2009.06.14.csv', _TWEET + b'"4","3",',
+     ':2: expected 6 columns (polarity, id, date, query, user, text), found 3'),
     ('mnli', 'MNLI/dev_matched.tsv',
      b'sentence1\tsentence2\tgold_label\na\tb\tentailmnt\n',
      ":2: gold_label: unknown label 'entailmnt': expected one of entailment, "
@@ -171,7 +177,9 @@ _TWEET = b'"4","3","Mon May 11","kindle2","ann","at the zoo"\n'
     ('squad', 'dev-v1.1.json',
      b'{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1"}]}]}]}',
      ": data[0].paragraphs[0].qas[0] has no 'question'"),
-    ('cogs', 'gen.tsv', b'A\tB\tc\nA\tB\n',
+    ('cogs', 'gen.tsv', b'A\tB\tpp_recursion\nA\tB\tpp_recurs',
+     ":2: type: unknown label 'pp_recurs'; did you mean 'pp_recursion'?"),
+    ('cogs', 'gen.tsv', b'A\tB\tpp_recursion\nA\tB\n',
      ':2: expected 3 columns (sentence, logical form, type), found 2'),
 ])
 def test_malformed(task, name, content, problem, raw, tmp_path):
