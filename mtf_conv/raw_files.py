@@ -4,6 +4,7 @@ Everything that a TFDS builder would take for granted is checked here line by
 line, so that what is wrong with a file is told with its name and line.
 """
 
+import codecs
 import collections
 import contextlib
 import csv
@@ -25,9 +26,9 @@ from typing import Callable, Optional
 from mtf_conv import errors
 from mtf_conv.tasks import classification
 
-# What the libraries raise when an archive ends early or is none.
+# What the libraries raise when an archive ends early, is none, or is encrypted.
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile,
-                   EOFError, zlib.error, lzma.LZMAError)
+                   EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 class RawFile:
@@ -52,10 +53,14 @@ class RawFile:
     self._target = target
 
   def __iter__(self):
-    """Yields the lines as bytes, for the caller to write on."""
+    """Yields the lines as bytes, for the caller to write on.
+
+    The mark with which some editors begin UTF-8 is left out: the builders would
+    take it for text.
+    """
     for line in self._source:
       self.line += 1
-      yield line
+      yield line if self.line > 1 else line.removeprefix(codecs.BOM_UTF8)
 
   def write(self, content):
     """Writes bytes for the builder."""
@@ -82,6 +87,8 @@ class RawFile:
 
 
 def _text(value):
+  if not isinstance(value, str):
+    raise ValueError(f'expected text, found {value!r}')
   if not value.strip():
     raise ValueError('expected text, found none')
 
@@ -116,6 +123,7 @@ def _share(value):
 # Follows the last line of a table, and is in no text: a row of its own, unless
 # the file ends within a quoted value, which csv.reader would take for whole.
 _END = '\uffff'
+_OPEN_QUOTE = 'the file ends within a quoted value'
 
 
 def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
@@ -147,7 +155,7 @@ def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
         return
       first, end = end + 1, reader.line_num  # Values may hold line ends.
       if row and row[-1].endswith(_END):
-        raw.fail('the file ends within a quoted value', line=first)
+        raw.fail(_OPEN_QUOTE, line=first)
       if len(row) != len(names):
         raw.fail(f'expected {len(names)} columns ({", ".join(names)}), found '
                  f'{len(row)}', line=first)
@@ -159,7 +167,10 @@ def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
           raw.fail(f'{name}: {error}', line=first)
       yield row
   except csv.Error as error:
-    raw.fail(f'no row of a table: {error}', line=end + 1)
+    # In a strict dialect; in others the row is yielded with _END.
+    ends = str(error) == 'unexpected end of data'
+    raw.fail(_OPEN_QUOTE if ends else f'not a row of a table: {error}',
+             line=end + 1)
 
 
 def _table(columns, **kwargs):
@@ -234,7 +245,8 @@ def _read_squad(raw):
   try:
     articles = json.loads(content)['data']
   except json.JSONDecodeError as error:
-    raw.fail(f'not JSON: {error.msg}', line=error.lineno)
+    raw.fail(f'not JSON at column {error.colno}: '
+             + error.msg.replace(' starting at', ''), line=error.lineno)
   except (KeyError, TypeError):
     raw.fail("expected an object with the field 'data'", line=1)
   rows, where = 0, ''
@@ -247,11 +259,15 @@ def _read_squad(raw):
           where = f'data[{i}].paragraphs[{j}].qas[{k}]'
           _text(question['id'])
           _text(question['question'])
-          _text(question['answers'][0]['text'])
+          if not question['answers']:
+            raise ValueError('expected an answer, found none')
+          for answer in question['answers']:
+            _text(answer['text'])
+            int(answer['answer_start'])
           rows += 1
   except KeyError as error:
     raise errors.UserError(f'{raw.path}: {where} has no {error}') from error
-  except (AttributeError, IndexError, TypeError, ValueError) as error:
+  except (TypeError, ValueError) as error:
     raise errors.UserError(f'{raw.path}: {where}: {error}') from error
   return rows
 
@@ -533,12 +549,16 @@ def stage(source, folder, target, scratch):
         counts[given] += rows
         seen.add(pattern)
   except _BROKEN_ARCHIVE as error:
+    problem = str(error).partition(':\n')[0]  # A list of all that was tried.
     raise errors.UserError(
-        f'{archives} is not a whole archive: {error}') from error
+        f'{archives} is not a whole archive: {problem}') from error
   for pattern in source.files:
-    if pattern not in seen:
-      also = f', or {source.name}' if source.is_archive else ''
-      raise errors.UserError(
-          f'{os.path.join(archives or folder, pattern)} does not exist: '
-          f'--raw_dir names the folder that holds {pattern}{also}')
+    if pattern in seen:
+      continue
+    if archives:
+      raise errors.UserError(f'{archives} holds no {pattern}')
+    also = f', or {source.name}' if source.is_archive else ''
+    raise errors.UserError(
+        f'{os.path.join(folder, pattern)} does not exist: --raw_dir names the '
+        f'folder that holds {pattern}{also}')
   return translated or counts
