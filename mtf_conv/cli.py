@@ -99,7 +99,8 @@ def _prepare(parser):
       'with what is prepared')
   parser.add_argument(
       '--speed', action='store_true', help='also measure how many tokens per '
-      'second there are to train on, prepared and in a cache of SeqIO')
+      'second there are to train on, prepared and in a cache of SeqIO, and how '
+      'many a mini model takes')
 
   def run(args):
     from mtf_conv import prepare, vocabulary

@@ -168,6 +168,8 @@ _TWEET = b'"4","3","Mon May 11","kindle2","ann","at the zoo"\n'
      b'id,comment_text,toxic,severe_toxic,obscene,threat,insult,'
      b'identity_hate,lang\n0a,b,1,0,0,2,0,0,en\n',
      ':2: threat: expected a number from 0 to 1, found 2'),
+    ('ag_news', 'ag_news_csv/test.csv', b'"1","b"," "\n"1","b",""\n',
+     ':2: description: expected text, found none'),
     ('imdb', 'aclImdb/test/pos/1_9.txt', b' \n', ' holds no text'),
     ('imdb', 'aclImdb/test/pos/1_9.txt', b'a\nb\xff',
      ':2: expected UTF-8, found byte 0xff at column 2'),
