@@ -16,6 +16,7 @@ import glob
 import json
 import os
 import shutil
+import sys
 
 import seqio
 import tensorflow as tf
@@ -242,6 +243,8 @@ def _prepare(task, tfds_name, raw_dir, data_dir):
 
 def _build(builder, staging, manifest_path):
   """Lets TFDS prepare from the staged files; nothing is left if it cannot."""
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()
   try:
     builder.download_and_prepare(
         download_dir=staging,
