@@ -8,6 +8,7 @@ import itertools  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import tempfile  # noqa: E402
+import time  # noqa: E402
 
 import numpy as np  # noqa: E402
 import seqio  # noqa: E402
@@ -18,7 +19,7 @@ from mtf_conv import lengths, prepare, vocabulary  # noqa: E402
 from mtf_conv.measure import machine, step, timing  # noqa: E402
 
 MODEL = 'models/lightconv.mini.gin'
-_SECONDS = 10
+_SECONDS = 3
 _BATCH, _BATCHES = 64, 20  # Rows in a batch that is read; batches in a round.
 _TRAINED_TOKENS = 4096  # In a batch that is trained on, padding included.
 _CACHED = 5000  # Examples in the cache that is written to be timed.
@@ -105,28 +106,43 @@ def write_cache(task, folder):
 def show_all(tasks, data_dir=None, seconds=_SECONDS):
   """Prints what is delivered and what is trained on, of the prepared tasks.
 
-  Reading and training take turns on all cores this process may use.
+  Both per second of one core: the CPU time of all threads is counted, so that
+  other work on the machine matters little.
 
   Args:
     tasks: names of tasks.
     data_dir: TFDS's data folder; TFDS's default when None.
-    seconds: for how long, for each task.
+    seconds: CPU seconds for each figure.
   """
   if data_dir:
     seqio.set_tfds_data_dir_override(os.path.abspath(data_dir))
-  print(f'{machine.describe()}; {MODEL}')
-  print(f'{"tokens per second":17}{"prepared":>11}{"cached":>11}'
+  print(f'{machine.describe()}; {MODEL}; tokens per second of a core')
+  print(f'{"":17}{"prepared":>11}{"cached":>11}'
         f'{"trained":>11}   prepared / trained')
   with tempfile.TemporaryDirectory() as folder:
     for task in filter(prepare.prepared_dir, tasks):
       write_cache(task, folder)
       seqio.add_global_cache_dirs([folder])
-      train, rows_trained = trainer(task)
-      candidates = {'prepared': reader(task),
-                    'cached': reader(task, use_cached=True), 'trained': train}
-      rows, tokens = candidates['prepared']()
-      times = timing.interleave(candidates, seconds, min_rounds=3, warm_up=1)
-      rates = [tokens / rows * count / times.median(name) for name, count in (
-          ('prepared', rows), ('cached', rows), ('trained', rows_trained))]
-      print(f'{task:17}' + ''.join(f'{rate:11,.0f}' for rate in rates)
-            + f'{rates[0] / rates[2]:12.1f}', flush=True)
+      rows, tokens, prepared = _read(task, seconds)
+      *_, cached = _read(task, seconds, use_cached=True)
+      train, trained_rows = trainer(task)
+      trained = trained_rows / _cpu_seconds(train, seconds)
+      print(f'{task:17}' + ''.join(
+          f'{tokens / rows * rate:11,.0f}'
+          for rate in (prepared, cached, trained))
+          + f'{prepared / trained:12.1f}', flush=True)
+
+
+def _read(task, seconds, use_cached=False):
+  """Returns rows, the tokens in them, and rows per CPU second."""
+  # What is read ahead ends with the reader: it must not run beside others.
+  read = reader(task, use_cached)
+  rows, tokens = read()
+  return rows, tokens, rows / _cpu_seconds(read, seconds)
+
+
+def _cpu_seconds(call, seconds):
+  """Returns the median of a call's CPU seconds, other processes left out."""
+  return timing.interleave(
+      {'call': call}, seconds, min_rounds=3, warm_up=1,
+      clock=time.process_time).median('call')
