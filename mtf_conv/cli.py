@@ -99,11 +99,14 @@ def _prepare(parser):
       'with what is prepared')
   parser.add_argument(
       '--speed', action='store_true', help='also measure how many tokens per '
-      'second there are to train on, prepared and in a cache of SeqIO')
+      'second there are to train on, prepared and in a cache of SeqIO, and how '
+      'many a mini model takes')
 
   def run(args):
-    from mtf_conv import prepare
+    from mtf_conv import prepare, vocabulary
     tasks = prepare.task_names(args.task)
+    if args.lengths or args.speed:
+      vocabulary.model_path()  # Before anything that takes long.
     try:
       prepare.prepare_all(args.task, args.raw_dir, args.data_dir)
     finally:  # Of what there is, when some of all tasks cannot be had.

@@ -1,42 +1,70 @@
-"""How many tokens per second a task's input pipeline delivers."""
+"""Whether a task's input pipeline keeps up with training."""
 
-import json
-import os
-import tempfile
-import time
+from mtf_conv import compat
 
-import seqio
-import tensorflow as tf
+compat.install()
 
-from mtf_conv import lengths, prepare
+import itertools  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
 
-_SECONDS = 5
+import numpy as np  # noqa: E402
+import seqio  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from t5.models import mesh_transformer  # noqa: E402
+
+from mtf_conv import lengths, prepare, vocabulary  # noqa: E402
+from mtf_conv.measure import machine, step, timing  # noqa: E402
+
+MODEL = 'models/lightconv.mini.gin'
+_SECONDS = 3
+_BATCH, _BATCHES = 64, 20  # Rows in a batch that is read; batches in a round.
+_TRAINED_TOKENS = 4096  # In a batch that is trained on, padding included.
 _CACHED = 5000  # Examples in the cache that is written to be timed.
 
 
-def tokens_per_second(task, use_cached=False, seconds=_SECONDS):
-  """Reads training examples as T5 does, over and over, and counts tokens.
+def reader(task, use_cached=False):
+  """Opens a task's training batches, packed and padded, as T5 does.
 
   Args:
     task: the name of a task whose data is prepared.
     use_cached: whether to read SeqIO's cache instead.
-    seconds: for how long.
 
   Returns:
-    Tokens of inputs and targets per second, padding not counted, after a first
-    batch that is not timed.
+    A function without arguments that reads the next of endless rows and returns
+    (how many, the tokens of their inputs and targets without padding).
   """
-  dataset = seqio.TaskRegistry.get(task).get_dataset(
-      lengths.in_gin(task), 'train', use_cached=use_cached, shuffle=True,
-      seed=0).repeat()
-  dataset = dataset.map(lambda example: sum(
-      tf.size(example[feature]) for feature in lengths.FEATURES))
-  batches = dataset.batch(64).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-  next(batches)
-  start, tokens = time.perf_counter(), 0
-  while time.perf_counter() - start < seconds:
-    tokens += int(next(batches).sum())
-  return tokens / (time.perf_counter() - start)
+  batches = mesh_transformer.mesh_train_dataset_fn(
+      task, lengths.in_gin(task), 'train', seed=0, use_cached=use_cached
+  ).batch(_BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+  def read():
+    return _BATCH * _BATCHES, sum(
+        np.count_nonzero(batch[name])
+        for batch in itertools.islice(batches, _BATCHES)
+        for name in lengths.FEATURES)
+
+  return read
+
+
+def trainer(task):
+  """Builds MODEL for rows of a task's lengths.
+
+  Args:
+    task: the name of a task.
+
+  Returns:
+    (a function without arguments that trains it for a step, rows in a step).
+  """
+  bound = lengths.in_gin(task)
+  rows = max(1, _TRAINED_TOKENS // sum(bound.values()))
+  ids = seqio.SentencePieceVocabulary(
+      vocabulary.model_path(), vocabulary.EXTRA_IDS).vocab_size
+  return step.training_step(
+      MODEL, rows, bound['inputs'], bound['targets'], ids, (),
+      say=lambda _: None, check=False), rows
 
 
 def write_cache(task, folder):
@@ -76,20 +104,45 @@ def write_cache(task, folder):
 
 
 def show_all(tasks, data_dir=None, seconds=_SECONDS):
-  """Prints the tokens per second of those tasks whose data is prepared.
+  """Prints what is delivered and what is trained on, of the prepared tasks.
+
+  Both per second of one core: the CPU time of all threads is counted, so that
+  other work on the machine matters little.
 
   Args:
     tasks: names of tasks.
     data_dir: TFDS's data folder; TFDS's default when None.
-    seconds: for how long each pipeline is read.
+    seconds: CPU seconds for each figure.
   """
   if data_dir:
     seqio.set_tfds_data_dir_override(os.path.abspath(data_dir))
-  print(f'{"tokens per second":17}{"prepared":>12}{"cached":>12}')
+  print(f'{machine.describe()}; {MODEL}; tokens per second of a core')
+  print(f'{"":17}{"prepared":>11}{"cached":>11}'
+        f'{"trained":>11}   prepared / trained')
   with tempfile.TemporaryDirectory() as folder:
     for task in filter(prepare.prepared_dir, tasks):
-      prepared = tokens_per_second(task, seconds=seconds)
       write_cache(task, folder)
       seqio.add_global_cache_dirs([folder])
-      cached = tokens_per_second(task, use_cached=True, seconds=seconds)
-      print(f'{task:17}{prepared:12,.0f}{cached:12,.0f}', flush=True)
+      rows, tokens, prepared = _read(task, seconds)
+      *_, cached = _read(task, seconds, use_cached=True)
+      train, trained_rows = trainer(task)
+      trained = trained_rows / _cpu_seconds(train, seconds)
+      print(f'{task:17}' + ''.join(
+          f'{tokens / rows * rate:11,.0f}'
+          for rate in (prepared, cached, trained))
+          + f'{prepared / trained:12.1f}', flush=True)
+
+
+def _read(task, seconds, use_cached=False):
+  """Returns rows, the tokens in them, and rows per CPU second."""
+  # What is read ahead ends with the reader: it must not run beside others.
+  read = reader(task, use_cached)
+  rows, tokens = read()
+  return rows, tokens, rows / _cpu_seconds(read, seconds)
+
+
+def _cpu_seconds(call, seconds):
+  """Returns the median of a call's CPU seconds, other processes left out."""
+  return timing.interleave(
+      {'call': call}, seconds, min_rounds=3, warm_up=1,
+      clock=time.process_time).median('call')

@@ -16,6 +16,7 @@ import glob
 import json
 import os
 import shutil
+import sys
 
 import seqio
 import tensorflow as tf
@@ -194,7 +195,8 @@ def prepare(task, raw_dir=None, data_dir=None):
     return _prepare(task, data.name, raw_dir, data_dir)
   except (OSError, tf.errors.OpError) as error:
     raise errors.UserError(
-        f'cannot prepare {task} in {data_dir}: {error}') from error
+        f'cannot prepare {task} in {data_dir}: '
+        + getattr(error, 'message', str(error))) from error
 
 
 def _prepare(task, tfds_name, raw_dir, data_dir):
@@ -228,9 +230,7 @@ def _prepare(task, tfds_name, raw_dir, data_dir):
       # Written first: data without a manifest would be data of unknown origin,
       # a manifest without data is replaced by the next call.
       _write_json(manifest_path, manifest)
-      builder.download_and_prepare(
-          download_dir=staging,
-          download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+      _build(builder, staging, manifest_path)
       splits = _splits(task, builder)
       _write_json(manifest_path, {**manifest, 'splits': splits})
     finally:
@@ -239,6 +239,29 @@ def _prepare(task, tfds_name, raw_dir, data_dir):
     print(f'{task} is prepared in {folder} '
           f'({", ".join(map(_describe_split, splits))})')
     return folder
+
+
+def _build(builder, staging, manifest_path):
+  """Lets TFDS prepare from the staged files; nothing is left if it cannot."""
+  if not sys.stderr.isatty():
+    tfds.disable_progress_bar()
+  try:
+    builder.download_and_prepare(
+        download_dir=staging,
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  except Exception as error:
+    os.remove(manifest_path)
+    # TFDS wraps what the system says, such as that the disk is full.
+    cause = error
+    while cause and not isinstance(cause, (OSError, tf.errors.OpError)):
+      cause = cause.__cause__
+    if cause:
+      raise cause from None
+    first_line = str(error).partition('\n')[0]
+    # What the checks of the files let pass, such as a split without rows.
+    raise errors.UserError(
+        f"TFDS's builder {builder.info.full_name} cannot read the files: "
+        f'{type(error).__name__}: {first_line}') from error
 
 
 def _write_json(path, content):

@@ -4,6 +4,7 @@ Everything that a TFDS builder would take for granted is checked here line by
 line, so that what is wrong with a file is told with its name and line.
 """
 
+import codecs
 import collections
 import contextlib
 import csv
@@ -13,6 +14,7 @@ import glob
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import lzma
 import os
@@ -24,9 +26,9 @@ from typing import Callable, Optional
 from mtf_conv import errors
 from mtf_conv.tasks import classification
 
-# What the libraries raise when an archive ends early or is none.
+# What the libraries raise when an archive ends early, is none, or is encrypted.
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile,
-                   EOFError, zlib.error, lzma.LZMAError)
+                   EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 class RawFile:
@@ -51,10 +53,14 @@ class RawFile:
     self._target = target
 
   def __iter__(self):
-    """Yields the lines as bytes, for the caller to write on."""
+    """Yields the lines as bytes, for the caller to write on.
+
+    The mark with which some editors begin UTF-8 is left out: the builders would
+    take it for text.
+    """
     for line in self._source:
       self.line += 1
-      yield line
+      yield line if self.line > 1 else line.removeprefix(codecs.BOM_UTF8)
 
   def write(self, content):
     """Writes bytes for the builder."""
@@ -81,7 +87,15 @@ class RawFile:
 
 
 def _text(value):
+  _not_empty(value)
   if not value.strip():
+    raise ValueError('expected text, found none')
+
+
+def _not_empty(value):
+  if not isinstance(value, str):
+    raise ValueError(f'expected text, found {value!r}')
+  if not value:
     raise ValueError('expected text, found none')
 
 
@@ -92,8 +106,10 @@ def _anything(value):
 def _one_of(*choices):
   def check(value):
     if value not in choices:
-      raise ValueError(f'unknown label {value!r}: expected one of '
-                       f'{", ".join(choices)}{errors.nearest(value, choices)}')
+      expected = '' if len(choices) > 5 else (
+          f': expected one of {", ".join(choices)}')
+      raise ValueError(
+          f'unknown label {value!r}{expected}{errors.nearest(value, choices)}')
   return check
 
 
@@ -110,6 +126,12 @@ def _share(value):
     raise ValueError(f'expected a number from 0 to 1, found {value}')
 
 
+# Follows the last line of a table, and is in no text: a row of its own, unless
+# the file ends within a quoted value, which csv.reader would take for whole.
+_END = '\uffff'
+_OPEN_QUOTE = 'the file ends within a quoted value'
+
+
 def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
   """Yields the checked rows of a table.
 
@@ -124,17 +146,22 @@ def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
   Yields:
     Dictionaries from all columns to values.
   """
-  reader = csv.reader(raw.lines(encoding), **dialect)
+  reader = csv.reader(itertools.chain(raw.lines(encoding), [_END]), **dialect)
   names, end = list(columns), 0
   try:
     if header:
-      names, end = next(reader, []), reader.line_num
+      names = [name.rstrip(_END) for name in next(reader)]
+      end = reader.line_num
       missing = [name for name in columns if name not in names]
       if missing:
         raw.fail(f'expected a header with {", ".join(columns)}, found '
                  f'{", ".join(names) or "none"}', line=1)
     for row in reader:
+      if row == [_END]:
+        return
       first, end = end + 1, reader.line_num  # Values may hold line ends.
+      if row and row[-1].endswith(_END):
+        raw.fail(_OPEN_QUOTE, line=first)
       if len(row) != len(names):
         raw.fail(f'expected {len(names)} columns ({", ".join(names)}), found '
                  f'{len(row)}', line=first)
@@ -146,7 +173,10 @@ def _table_rows(raw, columns, header=True, encoding='utf-8', **dialect):
           raw.fail(f'{name}: {error}', line=first)
       yield row
   except csv.Error as error:
-    raw.fail(f'no row of a table: {error}', line=end + 1)
+    # In a strict dialect; in others the row is yielded with _END.
+    ends = str(error) == 'unexpected end of data'
+    raw.fail(_OPEN_QUOTE if ends else f'not a row of a table: {error}',
+             line=end + 1)
 
 
 def _table(columns, **kwargs):
@@ -160,6 +190,25 @@ def _tsv(**columns):
   """Returns a reader of GLUE's tables, in which quotes mean nothing."""
   return _table(columns, delimiter='\t', quoting=csv.QUOTE_NONE)
 
+
+# What a row of COGS is there for: training and scores in distribution, the
+# primitives and the other examples by which the generalisation set's words are
+# known, and the generalisation set's 21 types.
+_COGS_TYPES = (
+    'in_distribution', 'primitive', *(f'exposure_example_{kind}' for kind in (
+        'active', 'do_dative', 'obj_common', 'obj_omitted_transitive',
+        'obj_proper', 'passive', 'pp_dative', 'subj_common', 'subj_proper',
+        'transitive_subj', 'unacc', 'unacc_subj')),
+    'active_to_passive', 'cp_recursion', 'do_dative_to_pp_dative',
+    'obj_omitted_transitive_to_transitive', 'obj_pp_to_subj_pp',
+    'obj_to_subj_common', 'obj_to_subj_proper',
+    'only_seen_as_transitive_subj_as_unacc_subj',
+    'only_seen_as_unacc_subj_as_obj_omitted_transitive_subj',
+    'only_seen_as_unacc_subj_as_unerg_subj', 'passive_to_active',
+    'pp_dative_to_do_dative', 'pp_recursion', 'prim_to_inf_arg',
+    'prim_to_obj_common', 'prim_to_obj_proper', 'prim_to_subj_common',
+    'prim_to_subj_proper', 'subj_to_obj_common', 'subj_to_obj_proper',
+    'unacc_to_transitive')
 
 _TREC_COARSE = ('DESC', 'ENTY', 'ABBR', 'HUM', 'NUM', 'LOC')
 
@@ -202,7 +251,8 @@ def _read_squad(raw):
   try:
     articles = json.loads(content)['data']
   except json.JSONDecodeError as error:
-    raw.fail(f'not JSON: {error.msg}', line=error.lineno)
+    raw.fail(f'not JSON at column {error.colno}: '
+             + error.msg.replace(' starting at', ''), line=error.lineno)
   except (KeyError, TypeError):
     raw.fail("expected an object with the field 'data'", line=1)
   rows, where = 0, ''
@@ -214,12 +264,16 @@ def _read_squad(raw):
         for k, question in enumerate(paragraph['qas']):
           where = f'data[{i}].paragraphs[{j}].qas[{k}]'
           _text(question['id'])
-          _text(question['question'])
-          _text(question['answers'][0]['text'])
+          _not_empty(question['question'])
+          if not question['answers']:
+            raise ValueError('expected an answer, found none')
+          for answer in question['answers']:
+            _text(answer['text'])
+            int(answer['answer_start'])
           rows += 1
   except KeyError as error:
     raise errors.UserError(f'{raw.path}: {where} has no {error}') from error
-  except (AttributeError, IndexError, TypeError, ValueError) as error:
+  except (TypeError, ValueError) as error:
     raise errors.UserError(f'{raw.path}: {where}: {error}') from error
   return rows
 
@@ -257,7 +311,7 @@ def _from_kaggle(folder, out):
         writer.writerow([row['id'], row['comment_text'],
                          *(labels[name] for name in _TOXIC_LABELS), 'en'])
 
-  text = {'id': _text, 'comment_text': _text}
+  text = {'id': _text, 'comment_text': _not_empty}
   binary = dict.fromkeys(_TOXIC_LABELS, _one_of('0', '1'))
   write('wikidata_train.csv', (
       (row, row) for _, row in rows('train.csv', {**text, **binary})))
@@ -317,20 +371,21 @@ class Dataset:
 
 
 _SST2 = _tsv(sentence=_text, label=_one_of('0', '1'))
-# There is text in every row of the originals, but for a handful of comments
-# and of MNLI's sentences.
+# Of the originals that were not at hand it is not known whether a tweet, say,
+# is blank: only what is empty is refused. Comments of civil_comments and
+# sentences of MNLI may be empty, too.
 _MNLI = _tsv(
     sentence1=_anything, sentence2=_anything,
     gold_label=_one_of('entailment', 'neutral', 'contradiction'))
 _MNLI_TEST = _tsv(sentence1=_anything, sentence2=_anything)
 _NEWS = _table({'label': _one_of('1', '2', '3', '4'), 'title': _anything,
-                'description': _text}, header=False, strict=True)
+                'description': _not_empty}, header=False, strict=True)
 _TWEETS = _table(
     {'polarity': _one_of('0', '2', '4'), 'id': _anything, 'date': _anything,
-     'query': _anything, 'user': _anything, 'text': _text},
+     'query': _anything, 'user': _anything, 'text': _not_empty},
     header=False, encoding='latin-1')
 _WIKI = _table({
-    'id': _text, 'comment_text': _text, 'lang': _anything,
+    'id': _text, 'comment_text': _not_empty, 'lang': _anything,
     **dict.fromkeys(_TOXIC_LABELS, _share)}, strict=True)
 _CIVIL = _table({
     'id': _text, 'comment_text': _anything, 'split': _anything,
@@ -339,7 +394,8 @@ _CIVIL = _table({
     'sexual_explicit': _share, 'parent_id': _number, 'article_id': _number,
     'parent_text': _anything, 'publication_id': _anything,
     'created_date': _anything}, strict=True)
-_COGS = _table({'sentence': _text, 'logical form': _text, 'type': _text},
+_COGS = _table({'sentence': _text, 'logical form': _text,
+                'type': _one_of(*_COGS_TYPES)},
                header=False, delimiter='\t', quoting=csv.QUOTE_NONE)
 _COGS_DATASET = Dataset(
     tuple(Source(f'{split}.tsv', {f'{split}.tsv': _COGS})
@@ -500,12 +556,16 @@ def stage(source, folder, target, scratch):
         counts[given] += rows
         seen.add(pattern)
   except _BROKEN_ARCHIVE as error:
+    problem = str(error).partition(':\n')[0]  # A list of all that was tried.
     raise errors.UserError(
-        f'{archives} is not a whole archive: {error}') from error
+        f'{archives} is not a whole archive: {problem}') from error
   for pattern in source.files:
-    if pattern not in seen:
-      also = f', or {source.name}' if source.is_archive else ''
-      raise errors.UserError(
-          f'{os.path.join(archives or folder, pattern)} does not exist: '
-          f'--raw_dir names the folder that holds {pattern}{also}')
+    if pattern in seen:
+      continue
+    if archives:
+      raise errors.UserError(f'{archives} holds no {pattern}')
+    also = f', or {source.name}' if source.is_archive else ''
+    raise errors.UserError(
+        f'{os.path.join(folder, pattern)} does not exist: --raw_dir names the '
+        f'folder that holds {pattern}{also}')
   return translated or counts

@@ -1,12 +1,13 @@
 """Lengths of examples, and the table of the data beside the paper's."""
 
+import gin
 import numpy as np
 import pytest
 import raw_data
 import seqio
 import tiny_vocabulary
 
-from mtf_conv import cli, input_speed, lengths, prepare, raw_files
+from mtf_conv import cli, input_speed, lengths, network, prepare, raw_files
 from mtf_conv.report import table1
 
 
@@ -16,6 +17,7 @@ def vocabulary(tmp_path, monkeypatch):
   monkeypatch.setenv(
       'MTF_CONV_VOCAB', tiny_vocabulary.write(tmp_path / 'tiny.model'))
   yield
+  gin.clear_config()
   seqio.set_tfds_data_dir_override(None)
 
 
@@ -48,6 +50,20 @@ def test_prepare_shows_lengths_and_table(tmp_path, monkeypatch, capsys):
           f'{short} | 99 |') in lines
   assert ('| sentiment140 | - | 1,600,000 | 1,600,000 | - | 498 | 359 | 3 | 2 '
           f'| {short} | 99 |') in lines
+
+
+def test_no_vocabulary_is_told_first(tmp_path, monkeypatch, capsys):
+  monkeypatch.delenv('MTF_CONV_VOCAB')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(network, '_connects', lambda address: False)
+  for flag in ('--lengths', '--speed'):
+    assert cli.main([
+        'mtf_conv', 'prepare', 'trec', f'--raw_dir={tmp_path}/raw',
+        f'--data_dir={tmp_path}/tfds', flag]) == 1
+    assert capsys.readouterr() == ('', (
+        "mtf_conv prepare: T5's vocabulary comes from storage.googleapis.com, "
+        'which does not answer: set MTF_CONV_VOCAB, or bind '
+        'mtf_conv.vocabulary.sentencepiece_model_path, to a file you have\n'))
 
 
 @pytest.mark.parametrize('task', list(raw_files.DATASETS))
@@ -93,15 +109,39 @@ def uncached(monkeypatch):
   seqio.set_global_cache_dirs([])
 
 
-def test_speed_reads_what_is_prepared_and_a_cache(uncached, tmp_path, capsys):
+def test_speed_beside_what_is_trained(
+    uncached, tmp_path, monkeypatch, capsys):
   (tmp_path / 'raw').mkdir()
   raw_data.WRITERS['cogs'](tmp_path / 'raw')
   prepare.prepare('cogs', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
   capsys.readouterr()
-  input_speed.show_all(['cogs', 'sst2'], tmp_path, seconds=0.1)
-  _, line = capsys.readouterr().out.splitlines()
-  name, prepared, cached = line.replace(',', '').split()
-  assert name == 'cogs' and int(prepared) > 0 and int(cached) > 0
+  model = tmp_path / 'one_layer.gin'
+  model.write_text("include 'models/lightconv.tiny.gin'\nnum_layers = 1\n")
+  monkeypatch.setattr(input_speed, 'MODEL', str(model))
+  monkeypatch.setattr(input_speed, '_BATCHES', 1)
+  input_speed.show_all(['cogs', 'sst2'], tmp_path, seconds=0)
+  machine, _, line = capsys.readouterr().out.splitlines()
+  assert f'{model}; tokens per second of a core' in machine
+  name, prepared, cached, trained, ratio = line.replace(',', '').split()
+  assert name == 'cogs' and int(cached) > 0 and int(trained) > 0
+  assert float(ratio) == pytest.approx(int(prepared) / int(trained), rel=0.01)
+
+
+def test_tokens_that_are_read_are_without_padding(tmp_path, monkeypatch):
+  (tmp_path / 'raw').mkdir()
+  raw_data.WRITERS['sst2'](tmp_path / 'raw')
+  prepare.prepare('sst2', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
+  seqio.set_tfds_data_dir_override(str(tmp_path))
+  # Long enough for any input, and for one label: no two share a row.
+  vocab = seqio.TaskRegistry.get('sst2').output_features['inputs'].vocabulary
+  examples = [[len(vocab.encode(text)) + 1 for text in example]
+              for example in raw_data.EXAMPLES['sst2']['train']]
+  longest = max(label for _, label in examples)
+  monkeypatch.setattr(
+      lengths, 'in_gin', lambda task: {'inputs': 999, 'targets': longest})
+  rows, tokens = input_speed.reader('sst2')()
+  assert tokens / rows == pytest.approx(
+      np.mean(np.sum(examples, axis=1)), rel=0.02)
 
 
 def test_the_cache_holds_the_same_examples(uncached, tmp_path):

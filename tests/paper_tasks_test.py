@@ -47,7 +47,7 @@ def _train_and_score(task, split, data, model_dir, examples=-1):
   assert '3/3' in train and 'loss=' in train
   return _run(
       model_dir, data, 'GIN:runs/eval.gin', f"SET:MIXTURE_NAME = '{task}'",
-      'SET:DECODE_LENGTH = 8', f"SET:utils.run.dataset_split = '{split}'",
+      f"SET:utils.run.dataset_split = '{split}'",
       'SET:utils.run.eval_checkpoint_step = -1',
       f'SET:mesh_eval_dataset_fn.num_eval_examples = {examples}',
       "SET:utils.run.batch_size = ('sequences_per_batch', 2)")

@@ -8,6 +8,7 @@ import os
 import pytest
 import raw_data
 import seqio
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mtf_conv import errors, network, prepare, raw_files
@@ -114,18 +115,44 @@ def test_after_a_killed_call(raw, data):
   assert not _half_prepared(data)
 
 
-def test_full_disk(raw, data, monkeypatch):
-  def fail(*unused_args, **unused_kwargs):
-    raise OSError(28, 'No space left on device')
+def _fail_to_copy(*unused_args):
+  raise OSError(28, 'No space left on device')
 
+
+def _fail_to_build(*unused_args):
+  raise tf.errors.ResourceExhaustedError(
+      None, None, 'trec-train.tfrecord; No space left on device')
+
+
+@pytest.mark.parametrize('owner, name, fail', [
+    (raw_files.RawFile, 'write', _fail_to_copy),
+    (tf.io.TFRecordWriter, 'write', _fail_to_build)])
+def test_full_disk(owner, name, fail, raw, data, monkeypatch):
   with monkeypatch.context() as patch:
-    patch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', fail)
-    with pytest.raises(errors.UserError, match=f'cannot prepare trec in {data}'
-                       '.*No space left on device'):
+    patch.setattr(owner, name, fail)
+    with pytest.raises(errors.UserError) as error:
       prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  assert str(error.value).startswith(f'cannot prepare trec in {data}: ')
+  assert str(error.value).endswith('No space left on device')
+  assert not [path for path in data.rglob('*')
+              if path.is_file() and path.suffix != '.lock']
   assert prepare.prepared_dir('trec', data) is None
-  assert not _half_prepared(data)
   prepare.prepare('trec', raw_dir=raw, data_dir=data)
+
+
+def test_what_only_the_builder_finds(tmp_path, data):
+  (tmp_path / 'raw').mkdir()
+  raw_data.WRITERS['wiki_toxicity'](tmp_path / 'raw')
+  path = tmp_path / 'raw' / 'wikidata_train.csv'
+  path.write_text(path.read_text().replace('0b', '0a'))
+  with pytest.raises(errors.UserError) as error:
+    prepare.prepare('wiki_toxicity', tmp_path / 'raw', data)
+  message, = str(error.value).splitlines()
+  assert message.startswith("TFDS's builder wikipedia_toxicity_subtypes/")
+  assert 'Two examples share the same hashed key' in message
+  assert not [path for path in data.rglob('*') if path.name.endswith('.json')
+              and path.parent.name != '.config']
+  assert not _half_prepared(data)
 
 
 @pytest.mark.parametrize('line, problem', [

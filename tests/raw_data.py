@@ -135,7 +135,8 @@ def _mnli(folder):
       'MNLI/test_mismatched.tsv': table('C .', 'D .', 0, '')})
 
 
-def _squad(folder):
+def write_squad(folder, *answers):
+  """SQuAD's files, with these answers to the question of validation."""
   def content(*questions):
     return json.dumps({'version': '1.1', 'data': [{
         'title': 'Aspen', 'paragraphs': [
@@ -149,7 +150,11 @@ def _squad(folder):
   _write(folder, {
       'train-v1.1.json': content(question('1', 'What is Aspen?', 'a town')),
       'dev-v1.1.json': content(
-          question('2', 'Where is it?', 'in Colorado', 'Colorado'))})
+          question('2', 'Where is it?', *answers))})
+
+
+def _squad(folder):
+  write_squad(folder, 'in Colorado', 'Colorado')
 
 
 def _cogs(folder):

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import tarfile
 import zipfile
 
@@ -99,8 +100,8 @@ def test_imdb_in_parts(raw, tmp_path):
   os.remove(raw / 'aclImdb_unsup.tar.xz')
   with pytest.raises(errors.UserError) as error:
     _stage('imdb', raw, tmp_path)
-  assert str(error.value).startswith(
-      f'{raw}/aclImdb_labelled.tar.xz/aclImdb/train/unsup/*.txt does not exist')
+  assert str(error.value) == (
+      f'{raw}/aclImdb_labelled.tar.xz holds no aclImdb/train/unsup/*.txt')
 
 
 def test_wiki_toxicity_of_the_competition(raw, tmp_path):
@@ -145,10 +146,16 @@ _TWEET = b'"4","3","Mon May 11","kindle2","ann","at the zoo"\n'
     ('ag_news', 'ag_news_csv/test.csv', b'"1","b","c"\n"1","b"\n',
      ':2: expected 3 columns (label, title, description), found 2'),
     ('ag_news', 'ag_news_csv/test.csv', b'"1","b","c\nd\n',
-     ':1: no row of a table: unexpected end of data'),
+     ':1: the file ends within a quoted value'),
     ('sentiment140', 'testdata.manual.2009.06.14.csv',
      _TWEET + _TWEET.replace(b'"4"', b'"1"'),
      ":2: polarity: unknown label '1': expected one of 0, 2, 4"),
+    ('sentiment140', 'testdata.manual.2009.06.14.csv',
+     _TWEET + _TWEET[:-8], ':2: the file ends within a quoted value'),
+    ('sentiment140', 'testdata.manual.2009.06.14.csv',
+     _TWEET + _TWEET[:15], ':2: the file ends within a quoted value'),
+    ('sentiment140', 'testdata.manual.2009.06.14.csv', _TWEET + b'"4","3",',
+     ':2: expected 6 columns (polarity, id, date, query, user, text), found 3'),
     ('mnli', 'MNLI/dev_matched.tsv',
      b'sentence1\tsentence2\tgold_label\na\tb\tentailmnt\n',
      ":2: gold_label: unknown label 'entailmnt': expected one of entailment, "
@@ -161,17 +168,25 @@ _TWEET = b'"4","3","Mon May 11","kindle2","ann","at the zoo"\n'
      b'id,comment_text,toxic,severe_toxic,obscene,threat,insult,'
      b'identity_hate,lang\n0a,b,1,0,0,2,0,0,en\n',
      ':2: threat: expected a number from 0 to 1, found 2'),
+    ('ag_news', 'ag_news_csv/test.csv', b'"1","b"," "\n"1","b",""\n',
+     ':2: description: expected text, found none'),
     ('imdb', 'aclImdb/test/pos/1_9.txt', b' \n', ' holds no text'),
     ('imdb', 'aclImdb/test/pos/1_9.txt', b'a\nb\xff',
      ':2: expected UTF-8, found byte 0xff at column 2'),
     ('squad', 'dev-v1.1.json', b'{"data":\n[{"paragraphs": [',
-     ':2: not JSON: Expecting value'),
+     ':2: not JSON at column 18: Expecting value'),
     ('squad', 'dev-v1.1.json', b'[]',
      ":1: expected an object with the field 'data'"),
     ('squad', 'dev-v1.1.json',
      b'{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1"}]}]}]}',
      ": data[0].paragraphs[0].qas[0] has no 'question'"),
-    ('cogs', 'gen.tsv', b'A\tB\tc\nA\tB\n',
+    ('squad', 'dev-v1.1.json',
+     b'{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1", '
+     b'"question": "q", "answers": []}]}]}]}',
+     ': data[0].paragraphs[0].qas[0]: expected an answer, found none'),
+    ('cogs', 'gen.tsv', b'A\tB\tpp_recursion\nA\tB\tpp_recurs',
+     ":2: type: unknown label 'pp_recurs'; did you mean 'pp_recursion'?"),
+    ('cogs', 'gen.tsv', b'A\tB\tpp_recursion\nA\tB\n',
      ':2: expected 3 columns (sentence, logical form, type), found 2'),
 ])
 def test_malformed(task, name, content, problem, raw, tmp_path):
@@ -200,6 +215,31 @@ def test_broken_archives(task, write, damage, raw, tmp_path):
   write(archive, _files(tmp_path / 'unpacked'))
   archive.write_bytes(damage(archive.read_bytes()))
   assert f'{archive} is not a whole archive: ' in _message(task, raw, tmp_path)
+
+
+def test_an_archive_that_is_encrypted(raw, tmp_path):
+  raw_data.WRITERS['sst2'](tmp_path / 'unpacked')
+  archive = raw / 'SST-2.zip'
+  _zip(archive, _files(tmp_path / 'unpacked'))
+  content = bytearray(archive.read_bytes())
+  for signature, flags in ((b'PK\3\4', 6), (b'PK\1\2', 8)):
+    for match in re.finditer(re.escape(signature), bytes(content)):
+      content[match.start() + flags] |= 1
+  archive.write_bytes(content)
+  message = _message('sst2', raw, tmp_path)
+  assert f'{archive} is not a whole archive: ' in message
+  assert 'is encrypted' in message
+
+
+@pytest.mark.parametrize('task, name', [
+    ('sst2', 'SST-2/train.tsv'), ('trec', 'train_5500.label'),
+    ('squad', 'train-v1.1.json')])
+def test_the_mark_of_utf8_is_no_text(task, name, raw, tmp_path):
+  raw_data.WRITERS[task](raw)
+  _, expected = _stage(task, raw, tmp_path)
+  (raw / name).write_bytes(b'\xef\xbb\xbf' + (raw / name).read_bytes())
+  (tmp_path / 'marked').mkdir()
+  assert _stage(task, raw, tmp_path / 'marked')[1] == expected
 
 
 def test_missing_file(raw, tmp_path):
