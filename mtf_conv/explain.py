@@ -64,7 +64,7 @@ def one_line(error):
       place = f' ({where.group(1)}:{where.group(2)})' if where else ''
       return (f'Unknown {kind} {match["name"]!r}{place}'
               f'{nearest(**match.groupdict())}')
-  return _another_model(message)
+  return _another_model(message) or _damaged_checkpoint(message)
 
 
 def _another_model(message):
@@ -81,3 +81,15 @@ def _another_model(message):
   return ('The checkpoint holds another model than the gin files describe '
           f'({differs}): give the gin files of its model, or another '
           '--model_dir')
+
+
+def _damaged_checkpoint(message):
+  """Explains that a checkpoint was read as far as what is wrong in it."""
+  damaged = re.search(
+      r'TensorBundle at (\S+) shard \d+ .*Checksum does not match', message)
+  if not damaged:
+    return None
+  return (f'{damaged.group(1)} is damaged: its bytes do not have the checksum '
+          'that was stored with them; take another checkpoint, and delete the '
+          f'files {damaged.group(1)}.* for training to go on from the one '
+          'before')

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from mesh_tensorflow.transformer import utils
 
-from mtf_conv import errors, record, terminal
+from mtf_conv import checkpoints, errors, record, terminal
 
 _PROGRESS_SECONDS = 2  # How often progress.json is written.
 
@@ -27,13 +27,18 @@ def train_model(estimator, vocabulary, *args, seed=None, **kwargs):
     estimator: a TPUEstimator.
     vocabulary: a vocabulary, or a pair of them.
     *args: of T5's train_model.
-    seed: of the initial weights and of dropout; Estimator's own when None,
-      which is always the same.
+    seed: of the initial weights and of dropout; another one each time when
+      None.
     **kwargs: of T5's train_model.
 
   Returns:
     What T5's train_model returns.
+
+  Raises:
+    errors.UserError: the folder holds another model, or checkpoints of which
+      none is whole.
   """
+  checkpoints.go_back(estimator.model_dir)
   if seed is not None:
     estimator._config = estimator.config.replace(tf_random_seed=seed)
   train = estimator.train
@@ -50,7 +55,8 @@ def train_model(estimator, vocabulary, *args, seed=None, **kwargs):
         hooks=[ModelDirGuard(estimator.model_dir),
                ProgressBar(max_steps, estimator.model_dir),
                LossCurve(max_steps, estimator.model_dir),
-               record.Recorder(estimator.model_dir, vocabulary, seed), *hooks])
+               record.Recorder(estimator.model_dir, vocabulary, seed), *hooks],
+        saving_listeners=[CurveSaver(estimator.model_dir)])
 
   estimator.train = train_with_hooks
   try:
@@ -146,6 +152,21 @@ class LossCurve(_StepAndLoss):
           tf.Summary(value=[value]), step)
 
 
+class CurveSaver(tf.train.CheckpointSaverListener):
+  """Writes the loss curve out before each checkpoint.
+
+  The event file is written every two minutes: a training that is killed would
+  go on from a checkpoint behind a gap in the curve.
+  """
+
+  def __init__(self, model_dir):
+    self._model_dir = model_dir
+
+  def before_save(self, session, global_step_value):
+    """Writes what there is."""
+    tf.summary.FileWriterCache.get(self._model_dir).flush()
+
+
 class ProgressBar(_StepAndLoss):
   """Step, loss, steps per second and time left, on the terminal.
 
@@ -183,15 +204,9 @@ class ProgressBar(_StepAndLoss):
       progress['steps_per_second'] = (
           (step - self._first[1]) / (now - self._first[0]))
       self._written = now
-      self._write(progress)
+      checkpoints.write_whole(self._path, json.dumps(progress))
 
   def end(self, session):
     """Leaves the finished bar on the terminal."""
     self._bar.update(int(session.run(self._step)) - self._bar.n)
     self._bar.close()
-
-  def _write(self, progress):
-    """Replaces the file, so that nobody ever reads half of one."""
-    with tf.io.gfile.GFile(self._path + '.new', 'w') as f:
-      json.dump(progress, f)
-    tf.io.gfile.rename(self._path + '.new', self._path, overwrite=True)
