@@ -9,8 +9,8 @@
 
 set -euo pipefail
 
-# shellcheck source=functions.sh source-path=SCRIPTDIR
-source "$(dirname -- "${BASH_SOURCE[0]}")/functions.sh"
+# shellcheck source=command.sh source-path=SCRIPTDIR
+source "$(dirname -- "${BASH_SOURCE[0]}")/command.sh"
 
 require TASK 'one of mtf_conv list tasks'
 start_command "$(model_dir "$TASK")"

@@ -12,8 +12,8 @@
 set -euo pipefail
 
 folder="$(dirname -- "${BASH_SOURCE[0]}")"
-# shellcheck source=functions.sh source-path=SCRIPTDIR
-source "$folder/functions.sh"
+# shellcheck source=command.sh source-path=SCRIPTDIR
+source "$folder/command.sh"
 
 require TASK 'one of mtf_conv list tasks'
 require PRETRAINED 'a checkpoint or its folder, or None'

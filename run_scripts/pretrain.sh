@@ -8,8 +8,8 @@
 
 set -euo pipefail
 
-# shellcheck source=functions.sh source-path=SCRIPTDIR
-source "$(dirname -- "${BASH_SOURCE[0]}")/functions.sh"
+# shellcheck source=command.sh source-path=SCRIPTDIR
+source "$(dirname -- "${BASH_SOURCE[0]}")/command.sh"
 
 start_command "$(model_dir pretrain)"
 add_file objectives/span_3_15.gin
