@@ -4,8 +4,7 @@
 #   TASK=trec run_scripts/eval.sh
 #
 #   TASK            trec, sst2, ...: one of `mtf_conv list tasks`
-#   DECODE_LENGTH   the most tokens of an answer; that of runs/eval.gin when not
-#                   set; 256 for cogs, 768 for cogs_gen
+#   DECODE_LENGTH   that of runs/eval.gin when not set
 
 set -euo pipefail
 
