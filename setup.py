@@ -18,6 +18,7 @@ setuptools.setup(
     ],
     package_dir={'mtf_conv.gin': 'gin', 'mtf_conv.tasks': 'tasks'},
     package_data={
+        'mtf_conv': ['tpus.json'],
         'mtf_conv.datasets.cogs': ['checksums.tsv'],
         'mtf_conv.gin': ['**/*.gin'],
         'mtf_conv.replicate': ['scales/*.json'],

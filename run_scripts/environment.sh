@@ -8,6 +8,9 @@
 # made by the first Python 3.9, 3.10 or 3.11 that has venv and pip, else by uv,
 # which brings its own Python. It is made anew when a file that describes it has
 # changed, when the repository has moved, and when making it was interrupted.
+#
+# With MTF_CONV_SYSTEM_TENSORFLOW=1 it takes TensorFlow from the Python that
+# makes it: a TPU VM has one that knows its TPU.
 
 # Prints the first Python that fits. Each has to run to be asked: pyenv has
 # shims for versions that are not there, and a Debian without python3-venv has
@@ -16,8 +19,10 @@ _mtf_conv_find_python() {
   local python
   for python in python3.11 python3.10 python3.9 python3 python; do
     if "$python" -c '
-import ensurepip, sys, venv
-sys.exit(not (3, 9) <= sys.version_info < (3, 12))' >/dev/null 2>&1; then
+import ensurepip, importlib.util, sys, venv
+sys.exit(not (3, 9) <= sys.version_info < (3, 12)
+         or not all(map(importlib.util.find_spec, sys.argv[1:])))' \
+      ${MTF_CONV_SYSTEM_TENSORFLOW:+tensorflow} >/dev/null 2>&1; then
       echo "$python"
       return
     fi
@@ -38,11 +43,15 @@ _mtf_conv_is_installed() {
 }
 
 _mtf_conv_install() {
-  local root="$1" python install
+  local root="$1" python install lock="$1/requirements.lock"
   local -x VIRTUAL_ENV="$root/.venv" PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
   python="$(_mtf_conv_find_python)"
   if [[ -n "$python" ]]; then
     install=("$VIRTUAL_ENV/bin/python" -m pip install -qq --no-deps)
+  elif [[ -n "${MTF_CONV_SYSTEM_TENSORFLOW:-}" ]]; then
+    echo 'mtf_conv needs a Python 3.9, 3.10 or 3.11 with venv, pip and' \
+      'TensorFlow here.' >&2
+    return 1
   elif command -v uv >/dev/null; then
     install=(uv pip install -q --no-deps)
   else
@@ -56,13 +65,18 @@ _mtf_conv_install() {
   # What builds comes first, so that building fetches nothing of its own choice.
   if ! {
     if [[ -n "$python" ]]; then
-      "$python" -m venv "$VIRTUAL_ENV"
+      "$python" -m venv \
+        ${MTF_CONV_SYSTEM_TENSORFLOW:+--system-site-packages} "$VIRTUAL_ENV"
     else
       uv venv -q --no-project --python '>=3.9,<3.12' "$VIRTUAL_ENV"
     fi &&
-      "${install[@]}" "$(grep '^setuptools==' "$root/requirements.lock")" \
-        "$(grep '^wheel==' "$root/requirements.lock")" &&
-      "${install[@]}" --no-build-isolation -r "$root/requirements.lock" &&
+      if [[ -n "${MTF_CONV_SYSTEM_TENSORFLOW:-}" ]]; then
+        grep -v '^tensorflow==' "$lock" >"$VIRTUAL_ENV/requirements.lock"
+        lock="$VIRTUAL_ENV/requirements.lock"
+      fi &&
+      "${install[@]}" "$(grep '^setuptools==' "$lock")" \
+        "$(grep '^wheel==' "$lock")" &&
+      "${install[@]}" --no-build-isolation -r "$lock" &&
       "${install[@]}" --no-build-isolation -e "$root" &&
       _mtf_conv_state "$root" >"$VIRTUAL_ENV/installed"
   }; then

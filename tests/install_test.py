@@ -219,6 +219,25 @@ def test_uv_brings_its_own_python(checkout):
   ]
 
 
+def test_takes_tensorflow_from_the_system(checkout):
+  checkout.add('python3')
+  (checkout.root / 'requirements.lock').write_text(
+      'setuptools==1\ntensorflow==3\ntensorflow-text==4\nwheel==2\n')
+  assert checkout.run(MTF_CONV_SYSTEM_TENSORFLOW='1')[0] == 0
+  venv_folder = checkout.root / '.venv'
+  calls = checkout.called()
+  assert calls[0] == f'python3 -m venv --system-site-packages {venv_folder}'
+  assert calls[2].endswith(f' -r {venv_folder}/requirements.lock')
+  assert (venv_folder / 'requirements.lock').read_text() == (
+      'setuptools==1\ntensorflow-text==4\nwheel==2\n')
+  # uv's Python would have none.
+  shutil.rmtree(venv_folder)
+  checkout.add('uv')
+  code, said = checkout.run(MTF_CONV_SYSTEM_TENSORFLOW='1', UNFIT='1')
+  assert code == 1 and not checkout.called()
+  assert 'with venv, pip and TensorFlow' in said and said.count('\n') == 1
+
+
 @pytest.mark.parametrize('change', ['lock', 'setup', 'moved', 'python gone'])
 def test_installs_again(checkout, change):
   checkout.add('python3')

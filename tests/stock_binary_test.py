@@ -1,0 +1,135 @@
+"""T5's own binary on TensorFlow 2.12 beside t5_mesh_conv, as it is run here.
+
+run_scripts/stock_binary.sh makes the environment, sets MTF_CONV_STOCK to its
+folder and runs this. What is initialized depends on how many operations were
+in the graph before: losses are compared from one and the same checkpoint.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from mtf_conv import gin_files
+
+STOCK = os.environ.get('MTF_CONV_STOCK')
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not STOCK, reason='run_scripts/stock_binary.sh runs it')]
+
+BINARIES = {
+    'stock': [
+        f'{STOCK}/bin/t5_mesh_transformer',
+        '--module_import=mtf_conv.layers', '--module_import=mtf_conv.tasks',
+        f'--gin_location_prefix={gin_files.gin_folder()}'],
+    'ours': [sys.executable, '-m', 'mtf_conv.t5_main', '--verbose'],
+}
+# Sums have an order of their own for every number of threads.
+ONE_THREAD = dict.fromkeys(
+    ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'),
+    '1')
+FIRST, LAST = 4, 8
+
+
+def run(binary, model_dir, *flags):
+  """Returns all that a binary printed about a tiny LightConv."""
+  result = subprocess.run(
+      [*BINARIES[binary], f'--model_dir={model_dir}',
+       '--gin_file=models/lightconv.tiny.gin', '--gin_file=hardware/cpu.gin',
+       *flags],
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
+      env={**os.environ, **ONE_THREAD})
+  assert result.returncode == 0, result.stdout[-4000:]
+  return result.stdout
+
+
+def train(binary, model_dir, steps):
+  """Returns the loss of the last step."""
+  log = run(
+      binary, model_dir, '--gin_file=runs/demo_pretrain.gin',
+      f'--gin_param=utils.run.train_steps = {steps}',
+      '--gin_param=utils.run.save_checkpoints_steps = 4',
+      "--gin_param=utils.run.batch_size = ('sequences_per_batch', 8)")
+  return float(re.search(r'Loss for final step: (\d+\.\d+)', log).group(1))
+
+
+def evaluate(binary, model_dir):
+  """Returns the predictions and the score of the last checkpoint."""
+  log = run(
+      binary, model_dir, '--gin_file=runs/eval.gin',
+      "--gin_param=MIXTURE_NAME = 'demo_finetune'",
+      '--gin_param=DECODE_LENGTH = 4',
+      '--gin_param=utils.run.eval_checkpoint_step = -1')
+  predictions = pathlib.Path(
+      model_dir, 'validation_eval', f'demo_finetune_{LAST}_predictions')
+  score = re.search(r'eval/demo_finetune/\S+ at step \d+: (\S+)', log)
+  return predictions.read_text(), float(score.group(1))
+
+
+def weights(model_dir, step):
+  reader = tf.train.load_checkpoint(f'{model_dir}/model.ckpt-{step}')
+  return {name: reader.get_tensor(name)
+          for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.mark.parametrize('first', ['stock', 'ours'])
+def test_both_go_on_alike_from_either_checkpoint(first, tmp_path):
+  """Trains by one, goes on by both, and scores by the other."""
+  other = {'stock': 'ours', 'ours': 'stock'}[first]
+  begun = tmp_path / 'begun'
+  start = train(first, begun, FIRST)
+  losses = {}
+  for binary in BINARIES:
+    # The paths in `checkpoint` are relative to its folder.
+    shutil.copytree(begun, tmp_path / binary)
+    losses[binary] = train(binary, tmp_path / binary, LAST)
+  print(f'step {FIRST} by {first}: loss {start:.6f}; step {LAST}: ' + ', '.join(
+      f'{loss:.6f} by {binary}' for binary, loss in losses.items()))
+  assert losses['ours'] == pytest.approx(losses['stock'], rel=1e-5)
+  assert losses['ours'] != pytest.approx(start, rel=1e-2)
+
+  trained = {binary: weights(tmp_path / binary, LAST) for binary in BINARIES}
+  assert trained['ours'].keys() == trained['stock'].keys()
+  assert any('LightConv' in name for name in trained['ours'])
+  for name, array in trained['ours'].items():
+    np.testing.assert_allclose(
+        array, trained['stock'][name], rtol=1e-3, atol=1e-4, err_msg=name)
+
+  scored = {}
+  for binary in BINARIES:
+    # Both read what the one that did not begin has written.
+    copy = tmp_path / f'{binary} scores'
+    shutil.copytree(tmp_path / other, copy)
+    scored[binary] = evaluate(binary, copy)
+  print(f'score of step {LAST} by {other}: ' + ', '.join(
+      f'{score} by {binary}' for binary, (_, score) in scored.items()))
+  assert scored['ours'] == scored['stock']
+  assert scored['stock'][0].strip()
+
+
+def test_compat_has_nothing_to_do():
+  """T5's main imports by itself, and layers and tasks alter no module of it."""
+  program = '''
+import sys
+from t5.models import hf_model, mesh_transformer_main
+from tensorflow.python.framework import ops
+import tensorflow, torch
+before = dict(vars(ops))
+import mtf_conv.layers, mtf_conv.tasks
+assert dict(vars(ops)) == before
+assert sys.modules['t5.models.hf_model'] is hf_model
+assert hf_model.torch is torch
+print(tensorflow.__version__)
+'''
+  result = subprocess.run(
+      [f'{STOCK}/bin/python', '-c', program], capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.startswith('2.12.')
