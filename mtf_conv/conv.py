@@ -125,7 +125,7 @@ class LocalConvOperation(mtf.Operation):
 
   def gradient(self, grad_ys):
     """Returns the gradients of x and filters, and None for segments."""
-    dx, dfilters = _LocalConvGradOperation(self, grad_ys[0]).outputs
+    dx, dfilters = LocalConvGradOperation(self, grad_ys[0]).outputs
     return [dx, dfilters] + [None] * (len(self.inputs) - 2)
 
   def lower(self, lowering):
@@ -177,7 +177,7 @@ class LocalConvOperation(mtf.Operation):
           f'{self.offsets}')
 
 
-class _LocalConvGradOperation(mtf.Operation):
+class LocalConvGradOperation(mtf.Operation):
   """From dy: the gradients of a LocalConvOperation for x and for filters."""
 
   def __init__(self, forward, dy):
@@ -188,6 +188,7 @@ class _LocalConvGradOperation(mtf.Operation):
                      mtf.Tensor(self, filters.shape, filters.dtype, index=1)]
 
   def lower(self, lowering):
+    """Lowers to each processor's slice."""
     slices = _Slices(self._forward, lowering)
     dx, dfilters = slices.run(slices.gradients, self.inputs, self.outputs)
     lowering.set_tensor_lowering(self.outputs[0], dx)

@@ -90,6 +90,25 @@ def _nearest(number, numbers):
   return min(numbers, key=lambda n: (abs(math.log(n / number)), -n))
 
 
+def parallelisms(cores, num_heads, d_ff, batch=None) -> list[int]:
+  """Lists the model_parallelisms with which a model divides over cores.
+
+  Args:
+    cores: how many there are.
+    num_heads: of the model.
+    d_ff: of the model.
+    batch: sequences that have to divide as well; None if they need not.
+  """
+  return [m for m in range(1, cores + 1)
+          if not any(whole % m for whole in _split(cores, num_heads, d_ff))
+          and (batch is None or batch % (cores // m) == 0)]
+
+
+def _split(*sizes):
+  """What model_parallelism has to divide."""
+  return (*sizes, _VOCABULARY_MULTIPLE)
+
+
 def check(cores, model_parallelism, num_heads, d_ff, batch=None):
   """Checks that a model and its batch divide over cores.
 
@@ -103,23 +122,24 @@ def check(cores, model_parallelism, num_heads, d_ff, batch=None):
   Raises:
     errors.UserError: they do not, with the nearest setting that does.
   """
-  wholes = {'num_heads': num_heads, 'd_ff': d_ff, 'the number of cores': cores,
-            'the multiple of vocabularies': _VOCABULARY_MULTIPLE}
-  valid = [m for m in range(1, cores + 1)
-           if not any(whole % m for whole in wholes.values())]
+  if cores < 1:
+    raise errors.UserError(f'there must be at least 1 core, not {cores}')
+  valid = parallelisms(cores, num_heads, d_ff)
   if model_parallelism not in valid:
-    failing = [f'{name} (={whole})' for name, whole in wholes.items()
-               if model_parallelism < 1 or whole % model_parallelism]
+    names = ('the number of cores', 'num_heads', 'd_ff',
+             'the multiple of vocabularies')
+    failing = [f'{name} (={size})' for name, size in zip(
+        names, _split(cores, num_heads, d_ff))
+               if model_parallelism < 1 or size % model_parallelism]
     raise errors.UserError(
         f'model_parallelism (={model_parallelism}) must divide '
         f'{" and ".join(failing)}: {_nearest(max(model_parallelism, 1), valid)}'
-        f' does')
+        ' does')
   replicas = cores // model_parallelism
   if batch is not None and (batch < 1 or batch % replicas):
-    nearest = max(1, round(batch / replicas)) * replicas
-    remedy = f'a batch of {nearest} does'
-    larger = [m for m in valid
-              if m > model_parallelism and batch % (cores // m) == 0]
+    remedy = f'a batch of {max(1, round(batch / replicas)) * replicas} does'
+    larger = [m for m in parallelisms(cores, num_heads, d_ff, max(batch, 1))
+              if m > model_parallelism]
     if batch > 0 and larger:
       remedy += f', or model_parallelism = {larger[0]}'
     raise errors.UserError(

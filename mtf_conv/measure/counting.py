@@ -8,7 +8,6 @@ import os  # noqa: E402
 
 import pandas as pd  # noqa: E402
 
-from mtf_conv import errors  # noqa: E402
 from mtf_conv.measure import graph, models  # noqa: E402
 
 
@@ -101,10 +100,8 @@ def show(names, sizes, lengths, csv=None, figure_dir=None):
     figure_dir: a folder for figure2.csv and figure2.png.
 
   Raises:
-    errors.UserError: there is no such model, or no such length.
+    errors.UserError: there is no such model.
   """
-  if min(lengths) < 1:
-    raise errors.UserError(f'length {min(lengths)} must be at least 1')
   paths = [path for name in names for path in models.resolve(name, sizes)]
   frame = count(paths, lengths, say=lambda model: print(
       f'  {model} ...', flush=True))

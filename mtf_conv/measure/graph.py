@@ -89,11 +89,12 @@ class Builder:
     return {name: _candidate(sess, tensors)
             for name, tensors in exported.items()}
 
-  def lower(self) -> mtf.Lowering:
-    """Lowers everything onto one device."""
-    return mtf.Lowering(
-        self.graph, {self.mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.Shape([]), mtf.LayoutRules([]), [''])})
+  def lower(self, mesh_impl=None) -> mtf.Lowering:
+    """Lowers everything; onto one device if no mtf.MeshImpl is given."""
+    mesh_impl = mesh_impl or mtf.placement_mesh_impl.PlacementMeshImpl(
+        mtf.Shape([]), mtf.LayoutRules([]), [''])
+    with self._tf_graph.as_default():
+      return mtf.Lowering(self.graph, {self.mesh: mesh_impl})
 
   def session(self, lowering, weights=None) -> tf.Session:
     """Opens a session on every core there is and initializes all variables.

@@ -125,7 +125,8 @@ def make(vocabulary=VOCABULARY) -> transformer.Bitransformer:
   return transformer.make_bitransformer(vocabulary, vocabulary)
 
 
-def training(builder, batch, inputs, targets, vocabulary=VOCABULARY):
+def training(builder, batch, inputs, targets, vocabulary=VOCABULARY,
+             variable_dtype=None):
   """Builds a step of training, of the model that was parsed.
 
   The batch is as T5 packs it, with one example a row.
@@ -136,6 +137,7 @@ def training(builder, batch, inputs, targets, vocabulary=VOCABULARY):
     inputs: the length of inputs.
     targets: the length of targets.
     vocabulary: how many ids there are.
+    variable_dtype: an mtf.VariableDType; None for float32.
 
   Returns:
     (loss, gradients for the trainable variables), mtf Tensors.
@@ -153,6 +155,7 @@ def training(builder, batch, inputs, targets, vocabulary=VOCABULARY):
   target_ids, target_sequence_id, target_position = features(targets)
   _, loss = make(vocabulary).call_simple(
       ids, target_ids, compute_loss=True, mode='train',
+      variable_dtype=variable_dtype or mtf.VariableDType(tf.float32),
       encoder_sequence_id=sequence_id, decoder_sequence_id=target_sequence_id,
       encoder_position=position, decoder_position=target_position)
   return loss, mtf.gradients(
