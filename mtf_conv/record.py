@@ -22,7 +22,7 @@ import gin
 import seqio
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import errors
+from mtf_conv import checkpoints, errors
 from mtf_conv.measure import machine
 from mtf_conv.tasks import text_files, tfds_source
 
@@ -58,10 +58,8 @@ def _path(model_dir):
 
 def _write(model_dir, starts):
   """Replaces the record, whole or not at all."""
-  path = _path(model_dir)
-  with tf.io.gfile.GFile(path + '.new', 'w') as f:
-    json.dump({'starts': starts}, f, indent=1)
-  tf.io.gfile.rename(path + '.new', path, overwrite=True)
+  checkpoints.write_whole(
+      _path(model_dir), json.dumps({'starts': starts}, indent=1))
 
 
 class Recorder(tf.train.SessionRunHook):

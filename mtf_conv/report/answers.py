@@ -74,8 +74,9 @@ def _speeds(speeds):
   base = speeds.get('transformer')
   lines = [f'{model} {speed / base:.2f} times' for model, speed in
            speeds.items() if base and model != 'transformer']
-  return ('Steps of pre-training per second against the Transformer, same '
-          f'machine: {", ".join(lines)}.' if lines else _MISSING)
+  return ('Steps of pre-training per second against the Transformer, whatever '
+          f'ran beside them: {", ".join(lines)}. mtf_conv bench measures them '
+          'in turn.' if lines else _MISSING)
 
 
 def _losses(scores):

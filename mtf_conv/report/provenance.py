@@ -43,7 +43,7 @@ def sources(grid_runs, cells, names):
         'tensorflow': last['versions']['tensorflow'] if last else '',
         'vocabulary': last['vocabulary'].get('sha256', '')[:12] if last else '',
         'data': ', '.join(map(_describe_data, last.get('data', ()))),
-        'command': run.job.command()})
+        'command': last.get('command') or run.job.command()})
   return rows
 
 
