@@ -168,7 +168,8 @@ def test_status(tmp_path):
 
 def _write_scores(run, curve):
   for metric in scores.metrics(run.task):
-    with tf.summary.FileWriter(f'{run.model_dir}/validation_eval') as writer:
+    with tf.summary.FileWriter(f'{run.model_dir}/validation_eval',
+                               filename_suffix=run.task + metric) as writer:
       for step, score in curve.items():
         writer.add_summary(tf.Summary(value=[tf.Summary.Value(
             tag=f'eval/{run.task}/{metric}', simple_value=score)]), step)

@@ -180,12 +180,14 @@ class _Grid:
         bindings=[f'LEARNING_RATE = {learning_rate!r}', 'PRETRAINED = ' + (
             repr(pretrain_dir) if pretrained else 'None')],
         needs=(self._name(pretrain_dir),) if pretrained else (), **where)
-    evaluations = [
-        self._evaluate(folder, scored, task, seed, where)
-        for scored in stage.get('evaluate_on', [task])]
-    return [train, *evaluations]
+    runs = [train]
+    for scored in stage.get('evaluate_on', [task]):
+      # One after the other: event files are named by the second.
+      runs.append(self._evaluate(
+          folder, scored, task, seed, runs[-1].job.name, where))
+    return runs
 
-  def _evaluate(self, folder, scored, task, seed, where):
+  def _evaluate(self, folder, scored, task, seed, after, where):
     name = self._name(folder)
     job = jobs.Job(
         name=f'{name}.evaluate' if scored == task else (
@@ -196,7 +198,7 @@ class _Grid:
             [f"MIXTURE_NAME = '{scored}'"]),
         outputs=(os.path.join(glob.escape(folder), 'validation_eval',
                               f'{scored}_*_predictions'),),
-        needs=(name,), seconds=_START_SECONDS)
+        needs=(after,), seconds=_START_SECONDS)
     return Run('evaluate', seed=seed, job=job, model_dir=folder,
                **{**where, 'task': scored})
 
