@@ -109,6 +109,7 @@ def uncached(monkeypatch):
   seqio.set_global_cache_dirs([])
 
 
+@pytest.mark.slow  # Builds the graph of a step.
 def test_speed_beside_what_is_trained(
     uncached, tmp_path, monkeypatch, capsys):
   (tmp_path / 'raw').mkdir()
