@@ -1,6 +1,6 @@
 """Whether a task's input pipeline keeps up with training."""
 
-from mtf_conv import compat
+from mtf_conv import compat, gin_files
 
 compat.install()
 
@@ -37,7 +37,8 @@ def reader(task, use_cached=False):
     (how many, the tokens of their inputs and targets without padding).
   """
   batches = mesh_transformer.mesh_train_dataset_fn(
-      task, lengths.in_gin(task), 'train', seed=0, use_cached=use_cached
+      task, gin_files.sequence_lengths(task), 'train', seed=0,
+      use_cached=use_cached
   ).batch(_BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
   def read():
@@ -58,7 +59,7 @@ def trainer(task):
   Returns:
     (a function without arguments that trains it for a step, rows in a step).
   """
-  bound = lengths.in_gin(task)
+  bound = gin_files.sequence_lengths(task)
   rows = max(1, _TRAINED_TOKENS // sum(bound.values()))
   ids = seqio.SentencePieceVocabulary(
       vocabulary.model_path(), vocabulary.EXTRA_IDS).vocab_size

@@ -37,16 +37,13 @@ def percentile(lengths, percent):
   return int(np.percentile(lengths, percent, method='inverted_cdf'))
 
 
-in_gin = gin_files.sequence_lengths
-
-
 def show(task):
   """Prints percentiles, and how many examples are longer than gin's length.
 
   Args:
     task: the name of a task whose data is prepared.
   """
-  measured, limits = measure(task), in_gin(task)
+  measured, limits = measure(task), gin_files.sequence_lengths(task)
   print(f'{task}, train: {len(measured["inputs"])} examples, tokens of '
         f'{vocabulary.model_path()}, eos included')
   print(f'{"":10}{"median":>8}{"90%":>8}{"95%":>8}{"99%":>8}{"longest":>8}'

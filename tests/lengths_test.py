@@ -7,7 +7,15 @@ import raw_data
 import seqio
 import tiny_vocabulary
 
-from mtf_conv import cli, input_speed, lengths, network, prepare, raw_files
+from mtf_conv import (
+    cli,
+    gin_files,
+    input_speed,
+    lengths,
+    network,
+    prepare,
+    raw_files,
+)
 from mtf_conv.report import table1
 
 
@@ -35,7 +43,8 @@ def test_prepare_shows_lengths_and_table(tmp_path, monkeypatch, capsys):
       len(vocab.encode(inputs)) + 1
       for inputs, _ in raw_data.EXAMPLES['sst2']['train'])
   monkeypatch.setattr(
-      lengths, 'in_gin', lambda task: {'inputs': short, 'targets': 99})
+      gin_files, 'sequence_lengths',
+      lambda task: {'inputs': short, 'targets': 99})
   assert cli.main([
       'mtf_conv', 'prepare', 'sst2', f'--raw_dir={tmp_path}/raw',
       f'--data_dir={tmp_path}/tfds', '--lengths', '--table']) == 0
@@ -68,7 +77,7 @@ def test_no_vocabulary_is_told_first(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('task', list(raw_files.DATASETS))
 def test_every_task_has_lengths(task):
-  assert sorted(lengths.in_gin(task)) == ['inputs', 'targets']
+  assert sorted(gin_files.sequence_lengths(task)) == ['inputs', 'targets']
 
 
 # Labels and logical forms are not to be cut.
@@ -89,7 +98,7 @@ def test_gin_holds_what_is_measured(
   prepare.prepare(task, raw_dir=data_dir, data_dir=tmp_path)
   seqio.set_tfds_data_dir_override(str(tmp_path))
   measured = lengths.measure(task)
-  assert lengths.in_gin(task) == {
+  assert gin_files.sequence_lengths(task) == {
       feature: lengths.percentile(measured[feature], percent)
       for feature, percent in percents.items()}
 
@@ -139,7 +148,8 @@ def test_tokens_that_are_read_are_without_padding(tmp_path, monkeypatch):
               for example in raw_data.EXAMPLES['sst2']['train']]
   longest = max(label for _, label in examples)
   monkeypatch.setattr(
-      lengths, 'in_gin', lambda task: {'inputs': 999, 'targets': longest})
+      gin_files, 'sequence_lengths',
+      lambda task: {'inputs': 999, 'targets': longest})
   rows, tokens = input_speed.reader('sst2')()
   assert tokens / rows == pytest.approx(
       np.mean(np.sum(examples, axis=1)), rel=0.02)

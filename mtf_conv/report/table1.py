@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from mtf_conv import lengths, prepare, raw_files
+from mtf_conv import gin_files, lengths, prepare, raw_files
 from mtf_conv.tasks import classification
 
 # Train, test and classes as printed; COGS has no classes.
@@ -32,7 +32,7 @@ def _row(task, data_dir):
     split = splits[split]
     cells += [prepared[split].num_examples if prepared else None,
               raw_files.DATASETS[task].rows[split], printed]
-  bound = lengths.in_gin(task)
+  bound = gin_files.sequence_lengths(task)
   return [*cells, len(dataset.labels) if dataset else None, PAPER[task][2],
           *(bound.get(feature) for feature in lengths.FEATURES)]
 
