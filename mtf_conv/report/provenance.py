@@ -87,6 +87,8 @@ def _check_record(run):
   except errors.UserError as error:
     return [f'{run.job.name}: {error}']
   for before, after in zip(starts, starts[1:]):
+    if not after['first_step']:
+      continue  # Nothing of the earlier one is left.
     differ = sorted(set(before['gin']) ^ set(after['gin']))
     for what in ('commit', 'versions', 'vocabulary', 'seed'):
       if before[what] != after[what]:
