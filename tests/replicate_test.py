@@ -253,7 +253,7 @@ def test_printed_gains_follow_from_the_scores_or_are_known():
 def _nano_scale(folder, **changes):
   """Writes the demo scale at a few steps."""
   scale = {**grid.load_scale('demo'), **changes}
-  steps = {'pretrain': (12, 4), 'finetune': (8, 4)}
+  steps = {'pretrain': (60, 10), 'finetune': (40, 10)}
   for stage, (last, every) in steps.items():
     stage = scale.get(stage) or scale['tasks']['demo_finetune']
     stage['steps'] = last
@@ -317,7 +317,7 @@ def test_twenty_kills_change_nothing(tmp_path):
   for _ in range(20):
     process = subprocess.Popen(killed, stdout=subprocess.DEVNULL)
     try:
-      process.wait(moments.uniform(0.1, 0.4) * seconds)
+      process.wait(moments.uniform(0.2, 0.6) * seconds)
     except subprocess.TimeoutExpired:
       process.kill()
       process.wait()
