@@ -37,7 +37,7 @@ def experiments(cost):
     status)).
   """
   pretraining = [
-      (model, '', f'{_RUN} --scale=base --models={model} --init=pretrained',
+      (model, '', f'{_RUN} --scale=base --models={model} --pretrain_only',
        cost('base', model, None, None), _NOT_RUN) for model in paper.MODELS]
   table_2 = [
       (f'{task} {metric}, {model}, {init}',

@@ -124,9 +124,11 @@ def _grid(args):
            if getattr(args, name)]
   flags += [f'--gin_param={binding}' for binding in args.gin_param]
   hardware = args.hardware or ('tpu' if args.tpu else None)
-  return scale, grid.make(
+  runs = grid.make(
       scale, args.root, args.models, args.tasks, args.init, args.learning_rates,
       args.seeds, hardware, args.checkpoints, flags)
+  return scale, [run for run in runs
+                 if run.stage == 'pretrain' or not args.pretrain_only]
 
 
 def _add_grid_flags(parser):
@@ -139,6 +141,8 @@ def _add_grid_flags(parser):
   for name in ('models', 'tasks', 'init'):
     parser.add_argument(f'--{name}', metavar='NAME,...', type=_list(str),
                         help='only these')
+  parser.add_argument('--pretrain_only', action='store_true',
+                      help='leave fine-tuning for later')
   parser.add_argument('--learning_rates', metavar='RATE,...', type=_list(float),
                       help="instead of the scale's")
   parser.add_argument('--seeds', metavar='N,...', type=_list(int),
