@@ -316,7 +316,8 @@ def test_gcloud_has_the_commands_and_flags(cloud):
 @pytest.mark.parametrize('script, args, environ, said', [
     ('create.sh', [], {'TPU_NAME': ''}, 'TPU_NAME is not set'),
     ('delete.sh', [], {'TPU_ZONE': ''}, 'TPU_ZONE is not set'),
-    ('create.sh', [], {'TPU_TOPOLOGY': '32'}, 'TPU_TOPOLOGY (=32)'),
+    ('create.sh', [], {'TPU_TOPOLOGY': 'v3-16'},
+     'TPU_TOPOLOGY (=v3-16) does not exist: choose from v3-8 v3-32'),
     ('run.sh', ['train'], {}, "unknown script 'train'"),
     ('run.sh', ['eval'], {'MODEL_DIR': 'runs'}, 'MODEL_DIR (=runs)'),
     ('run.sh', ['eval'], {'TASK': ''}, 'TASK is not set'),
