@@ -327,7 +327,7 @@ def test_wrong_input_is_told_before_anything_is_started(
   if 'PATH' in environ:  # Never one that may have the real gcloud.
     environ = {'PATH': str(cloud.folder / 'tools')}
     os.mkdir(environ['PATH'])
-    for name in ('bash', 'dirname'):
+    for name in ('bash', 'dirname', 'grep', 'sed'):
       os.symlink(shutil.which(name), f'{environ["PATH"]}/{name}')
   code, _, err = cloud.run(script, *args, **environ)
   assert code == 2
