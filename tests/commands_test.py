@@ -9,6 +9,8 @@ import gin
 import mtf_harness as harness
 import pytest
 
+from mtf_conv import errors
+
 PAGES = sorted(
     path.relative_to(commands.ROOT).as_posix() for path in [
         commands.ROOT / 'README.md', commands.ROOT / 'CONTRIBUTING.md',
@@ -80,6 +82,35 @@ def test_what_a_script_runs_is_there(script, variables, hardware, model):
     if name in {**variables, **hardware}:
       assert gin.query_parameter(f'{name}/macro.value') == macro(
           {**variables, **hardware}[name])
+
+
+def gpu_mesh(gpus, model_parallelism):
+  """What gpu.gin makes of the base model, as the table of docs/hardware.md."""
+  commands.check(dry_run(
+      'pretrain.sh', SIZE='base', HARDWARE='gpu', NUM_GPUS=str(gpus),
+      MODEL_PARALLELISM=str(model_parallelism)))
+  mesh = gin.get_configurable('mtf_conv.hardware.gpu_mesh')()
+  devices = gin.get_configurable('mtf_conv.hardware.gpu_devices')()
+  return ','.join(f'{dim.name}:{dim.size}' for dim in mesh.dims), devices
+
+
+def test_the_table_of_gpus():
+  rows = commands.re.findall(
+      r'^\| (\d) \| (\d) \| (\S+) \| (.*) \|$',
+      (commands.ROOT / 'docs' / 'hardware.md').read_text(), commands.re.M)
+  assert {row[0] for row in rows} == set('1248')
+  for gpus, model_parallelism, mesh, written in rows:
+    found, devices = gpu_mesh(gpus, model_parallelism)
+    assert found == mesh
+    assert written == (' '.join(devices) if len(devices) < 3
+                       else f'{devices[0]} to {devices[-1]}')
+
+
+@pytest.mark.parametrize('gpus, model_parallelism', [
+    (3, 1), (5, 1), (6, 1), (7, 1), (8, 8)])
+def test_gpus_that_do_not_divide(gpus, model_parallelism):
+  with pytest.raises(errors.UserError, match='must divide'):
+    gpu_mesh(gpus, model_parallelism)
 
 
 # A path may hold anything but a slash.

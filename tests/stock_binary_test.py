@@ -36,7 +36,7 @@ BINARIES = {
 ONE_THREAD = dict.fromkeys(
     ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'),
     '1')
-FIRST, LAST = 4, 8
+FIRST, LAST = 4, 5
 
 
 def run(binary, model_dir, *flags):
@@ -96,12 +96,17 @@ def test_both_go_on_alike_from_either_checkpoint(first, tmp_path):
   assert losses['ours'] == pytest.approx(losses['stock'], rel=1e-5)
   assert losses['ours'] != pytest.approx(start, rel=1e-2)
 
-  trained = {binary: weights(tmp_path / binary, LAST) for binary in BINARIES}
-  assert trained['ours'].keys() == trained['stock'].keys()
-  assert any('LightConv' in name for name in trained['ours'])
-  for name, array in trained['ours'].items():
-    np.testing.assert_allclose(
-        array, trained['stock'][name], rtol=1e-3, atol=1e-4, err_msg=name)
+  before = weights(begun, FIRST)
+  assert any('LightConv' in name for name in before)
+  ours, stock = (weights(tmp_path / binary, LAST) for binary in (
+      'ours', 'stock'))
+  assert ours.keys() == stock.keys() == before.keys()
+  difference, change = (np.sqrt(sum(
+      np.sum((a[name] - b[name])**2.0) for name in before
+      if '_slot_' not in name and name != 'global_step'))
+                        for a, b in ((ours, stock), (stock, before)))
+  print(f'weights differ by {difference / change:.1e} of what the step changes')
+  assert change and difference < 1e-2 * change
 
   scored = {}
   for binary in BINARIES:

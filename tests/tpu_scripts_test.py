@@ -316,7 +316,8 @@ def test_gcloud_has_the_commands_and_flags(cloud):
 @pytest.mark.parametrize('script, args, environ, said', [
     ('create.sh', [], {'TPU_NAME': ''}, 'TPU_NAME is not set'),
     ('delete.sh', [], {'TPU_ZONE': ''}, 'TPU_ZONE is not set'),
-    ('create.sh', [], {'TPU_TOPOLOGY': '32'}, 'TPU_TOPOLOGY (=32)'),
+    ('create.sh', [], {'TPU_TOPOLOGY': 'v3-16'},
+     'TPU_TOPOLOGY (=v3-16) does not exist: choose from v3-8 v3-32'),
     ('run.sh', ['train'], {}, "unknown script 'train'"),
     ('run.sh', ['eval'], {'MODEL_DIR': 'runs'}, 'MODEL_DIR (=runs)'),
     ('run.sh', ['eval'], {'TASK': ''}, 'TASK is not set'),
@@ -326,7 +327,7 @@ def test_wrong_input_is_told_before_anything_is_started(
   if 'PATH' in environ:  # Never one that may have the real gcloud.
     environ = {'PATH': str(cloud.folder / 'tools')}
     os.mkdir(environ['PATH'])
-    for name in ('bash', 'dirname'):
+    for name in ('bash', 'dirname', 'grep', 'sed'):
       os.symlink(shutil.which(name), f'{environ["PATH"]}/{name}')
   code, _, err = cloud.run(script, *args, **environ)
   assert code == 2

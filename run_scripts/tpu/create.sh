@@ -3,8 +3,8 @@
 #
 #   TPU_NAME=conv TPU_ZONE=europe-west4-a run_scripts/tpu/create.sh
 #
-#   TPU_VERSION    the software it starts with; TensorFlow 2.15's of the topology
-#                  when not set (tpu-vm-tf-2.15.0-se, tpu-vm-tf-2.15.0-pod-se)
+#   TPU_VERSION    the software it starts with; that with TensorFlow 2.15 when
+#                  not set (tpu-vm-tf-2.15.0-se or tpu-vm-tf-2.15.0-pod-se)
 #   TPU_SPOT       1: cheaper, and may be taken away at any time
 #   POLL_SECONDS   how often a queued resource is looked at (60)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs on the first host of a TPU, called by run.sh: starts a command that goes on
-# when the connection is lost, unless one is running, and follows it to its end.
+# Runs on the first host of a TPU, called by run.sh: starts a command that goes
+# on when the connection is lost, unless one is running, and follows it to its
+# end.
 #
 #   bash follow.sh COMMAND [ARGUMENT ...]
 #

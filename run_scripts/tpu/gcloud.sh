@@ -8,8 +8,8 @@
 #   TPU_QUEUED     1: a queued resource, which waits until a TPU is free
 #
 # They need gcloud, logged in. --dry_run prints the commands of gcloud and calls
-# none, --help prints this. While a TPU may be there, each of them ends by saying
-# so, however it ends, with the command that deletes it.
+# none, --help prints this. While a TPU may be there, each of them ends by
+# saying so, however it ends, with the command that deletes it.
 
 # shellcheck disable=SC2034  # The scripts that source this use root and pod.
 
@@ -21,9 +21,12 @@ help_with "${BASH_SOURCE[0]}" "$@"
 
 require TPU_NAME 'a name for the TPU'
 require TPU_ZONE 'its zone, such as europe-west4-a'
-topology="${TPU_TOPOLOGY:-v3-32}"
-[[ "$topology" =~ ^v[0-9]+-[0-9]+$ ]] ||
-  fail "TPU_TOPOLOGY (=$topology) must be like v3-32"
+topology="${TPU_TOPOLOGY:-$(sed -n "s/^TPU_TOPOLOGY = '\(.*\)'/\1/p" \
+  "$root/gin/hardware/tpu.gin")}"
+_topologies="$(grep -o '"v[0-9]*-[0-9]*"' "$root/mtf_conv/tpus.json")"
+[[ "$_topologies" == *"\"$topology\""* ]] ||
+  fail "TPU_TOPOLOGY (=$topology) does not exist: choose from $(
+    echo "$_topologies" | tr -d '"' | paste -sd ' ')"
 # A host has 8 cores; what has more of them is a pod, and wants its own image.
 pod=''
 [[ "${topology#*-}" -le 8 ]] || pod=1

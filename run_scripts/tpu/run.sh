@@ -6,10 +6,11 @@
 #     TPU_NAME=conv TPU_ZONE=europe-west4-a run_scripts/tpu/run.sh pretrain
 #
 # The variables are those of that script, but for HARDWARE, and arguments after
-# its name go to it; MTF_CONV_TEXT and MTF_CONV_VOCAB are passed on, too. It runs
-# on without this terminal: when the connection is lost, the same command follows
-# it again, from the beginning of its log. When it has ended, the same command
-# starts it again, which goes on from the last checkpoint.
+# its name go to it; MTF_CONV_TEXT and MTF_CONV_VOCAB are passed on, too, and
+# name files on the TPU's first host. It runs on without this terminal: when the
+# connection is lost, the same command follows it again, from the beginning of
+# its log. When it has ended, the same command starts it again, which goes on
+# from the last checkpoint.
 
 set -euo pipefail
 
