@@ -10,6 +10,7 @@ import re
 import time
 
 import gin
+import mesh_tensorflow as mtf
 import tensorflow.compat.v1 as tf
 import tqdm
 from mesh_tensorflow.transformer import utils
@@ -20,7 +21,20 @@ _PROGRESS_SECONDS = 2  # How often progress.json is written.
 
 
 @gin.configurable
-def train_model(estimator, *args, seed=None, **kwargs):
+def virtual_devices(mesh_shape=gin.REQUIRED):
+  """Names a virtual CPU device for each processor of a mesh.
+
+  Args:
+    mesh_shape: such as 'batch:4;model:2'.
+
+  Returns:
+    A list for utils.run.mesh_devices and for train_model.
+  """
+  return [f'cpu:{i}' for i in range(mtf.convert_to_shape(mesh_shape).size)]
+
+
+@gin.configurable
+def train_model(estimator, *args, seed=None, cpu_devices=None, **kwargs):
   """T5's train_model with a progress bar, refusing another model's folder.
 
   Args:
@@ -28,6 +42,9 @@ def train_model(estimator, *args, seed=None, **kwargs):
     *args: of T5's train_model.
     seed: of the initial weights and of dropout; another one each time when
       None.
+    cpu_devices: a list with the names of CPU devices that the mesh has;
+      TensorFlow has only one unless it is told of more, and would place
+      everything there.
     **kwargs: of T5's train_model.
 
   Returns:
@@ -40,6 +57,8 @@ def train_model(estimator, *args, seed=None, **kwargs):
   checkpoints.go_back(estimator.model_dir)
   if seed is not None:
     estimator._config = estimator.config.replace(tf_random_seed=seed)
+  if cpu_devices:
+    estimator._session_config.device_count['CPU'] = len(cpu_devices)
   train = estimator.train
 
   def train_with_hooks(input_fn, max_steps, hooks=()):

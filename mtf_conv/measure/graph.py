@@ -89,11 +89,18 @@ class Builder:
     return {name: _candidate(sess, tensors)
             for name, tensors in exported.items()}
 
-  def lower(self) -> mtf.Lowering:
-    """Lowers everything onto one device."""
+  def lower(self, mesh_shape='', layout='') -> mtf.Lowering:
+    """Lowers everything onto one device, or onto a mesh of its slices.
+
+    Args:
+      mesh_shape: such as 'batch:4;model:2'. The slices are computed where
+        TensorFlow likes.
+      layout: layout rules.
+    """
+    shape = mtf.convert_to_shape(mesh_shape)
     return mtf.Lowering(
         self.graph, {self.mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.Shape([]), mtf.LayoutRules([]), [''])})
+            shape, mtf.convert_to_layout_rules(layout), [''] * shape.size)})
 
   def session(self, lowering, weights=None) -> tf.Session:
     """Opens a session on every core there is and initializes all variables.
