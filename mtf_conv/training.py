@@ -68,12 +68,12 @@ def train_model(estimator, *args, seed=None, cpu_devices=None, **kwargs):
         terminal.say(f'{estimator.model_dir} is trained already: {done} steps.')
         return estimator
       terminal.say(f'{estimator.model_dir}: goes on at step {done}.')
+    curve = LossCurve(max_steps, estimator.model_dir)
     return train(
         input_fn=input_fn, max_steps=max_steps,
         hooks=[ModelDirGuard(estimator.model_dir),
-               ProgressBar(max_steps, estimator.model_dir),
-               LossCurve(max_steps, estimator.model_dir), *hooks],
-        saving_listeners=[CurveSaver(estimator.model_dir)])
+               ProgressBar(max_steps, estimator.model_dir), curve, *hooks],
+        saving_listeners=[curve.listener])
 
   estimator.train = train_with_hooks
   try:
@@ -160,37 +160,45 @@ class _StepAndLoss(tf.train.SessionRunHook):
 class LossCurve(_StepAndLoss):
   """Writes 50 losses of a run to its event file, at least one in 100 steps.
 
-  Estimator writes one in 100: of a run of 200 steps that is no curve.
+  Estimator writes one in 100: of a run of 200 steps that is no curve. It also
+  writes the file every two minutes only: a training that is killed would go on
+  from a checkpoint behind a gap in the curve.
+
+  Attributes:
+    listener: writes the file out with each checkpoint.
   """
 
   def __init__(self, max_steps, model_dir):
     self._every = max(1, min(100, max_steps // 50))
     self._model_dir = model_dir
+    self._is_saved = False
+    self.listener = _Listener(self)
 
   def after_run(self, run_context, run_values):
     """Writes the loss if it is its turn."""
     step = int(run_values.results['step'])
     loss = run_values.results.get('loss')
+    # The writer of Estimator's own summaries: one event file for all.
+    writer = tf.summary.FileWriterCache.get(self._model_dir)
     if loss is not None and step % self._every == 0:
       value = tf.Summary.Value(tag='loss', simple_value=float(loss))
-      # The writer of Estimator's own summaries: one event file for all.
-      tf.summary.FileWriterCache.get(self._model_dir).add_summary(
-          tf.Summary(value=[value]), step)
+      writer.add_summary(tf.Summary(value=[value]), step)
+    if self._is_saved:
+      writer.flush()
+      self._is_saved = False
+
+  def saved(self):
+    """Is told of a checkpoint; the loss of its step is about to come."""
+    self._is_saved = True
 
 
-class CurveSaver(tf.train.CheckpointSaverListener):
-  """Writes the loss curve out before each checkpoint.
+class _Listener(tf.train.CheckpointSaverListener):
 
-  The event file is written every two minutes: a training that is killed would
-  go on from a checkpoint behind a gap in the curve.
-  """
+  def __init__(self, curve):
+    self._curve = curve
 
-  def __init__(self, model_dir):
-    self._model_dir = model_dir
-
-  def before_save(self, session, global_step_value):
-    """Writes what there is."""
-    tf.summary.FileWriterCache.get(self._model_dir).flush()
+  def after_save(self, session, global_step_value):
+    self._curve.saved()
 
 
 class ProgressBar(_StepAndLoss):
