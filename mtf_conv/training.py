@@ -10,6 +10,7 @@ import re
 import time
 
 import gin
+import mesh_tensorflow as mtf
 import tensorflow.compat.v1 as tf
 import tqdm
 from mesh_tensorflow.transformer import utils
@@ -20,7 +21,21 @@ _PROGRESS_SECONDS = 2  # How often progress.json is written.
 
 
 @gin.configurable
-def train_model(estimator, vocabulary, *args, seed=None, **kwargs):
+def virtual_devices(mesh_shape=gin.REQUIRED):
+  """Names a virtual CPU device for each processor of a mesh.
+
+  Args:
+    mesh_shape: such as 'batch:4;model:2'.
+
+  Returns:
+    A list for utils.run.mesh_devices and for train_model.
+  """
+  return [f'cpu:{i}' for i in range(mtf.convert_to_shape(mesh_shape).size)]
+
+
+@gin.configurable
+def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
+                **kwargs):
   """T5's train_model with progress and a record, refusing other models.
 
   Args:
@@ -29,6 +44,9 @@ def train_model(estimator, vocabulary, *args, seed=None, **kwargs):
     *args: of T5's train_model.
     seed: of the initial weights and of dropout; another one each time when
       None.
+    cpu_devices: a list with the names of CPU devices that the mesh has;
+      TensorFlow has only one unless it is told of more, and would place
+      everything there.
     **kwargs: of T5's train_model.
 
   Returns:
@@ -41,6 +59,8 @@ def train_model(estimator, vocabulary, *args, seed=None, **kwargs):
   checkpoints.go_back(estimator.model_dir)
   if seed is not None:
     estimator._config = estimator.config.replace(tf_random_seed=seed)
+  if cpu_devices:
+    estimator._session_config.device_count['CPU'] = len(cpu_devices)
   train = estimator.train
 
   def train_with_hooks(input_fn, max_steps, hooks=()):
@@ -50,13 +70,13 @@ def train_model(estimator, vocabulary, *args, seed=None, **kwargs):
         terminal.say(f'{estimator.model_dir} is trained already: {done} steps.')
         return estimator
       terminal.say(f'{estimator.model_dir}: goes on at step {done}.')
+    curve = LossCurve(max_steps, estimator.model_dir)
     return train(
         input_fn=input_fn, max_steps=max_steps,
         hooks=[ModelDirGuard(estimator.model_dir),
-               ProgressBar(max_steps, estimator.model_dir),
-               LossCurve(max_steps, estimator.model_dir),
+               ProgressBar(max_steps, estimator.model_dir), curve,
                record.Recorder(estimator.model_dir, vocabulary, seed), *hooks],
-        saving_listeners=[CurveSaver(estimator.model_dir)])
+        saving_listeners=[curve.listener])
 
   estimator.train = train_with_hooks
   try:
@@ -134,37 +154,45 @@ class _StepAndLoss(tf.train.SessionRunHook):
 class LossCurve(_StepAndLoss):
   """Writes 50 losses of a run to its event file, at least one in 100 steps.
 
-  Estimator writes one in 100: of a run of 200 steps that is no curve.
+  Estimator writes one in 100: of a run of 200 steps that is no curve. It also
+  writes the file every two minutes only: a training that is killed would go on
+  from a checkpoint behind a gap in the curve.
+
+  Attributes:
+    listener: writes the file out with each checkpoint.
   """
 
   def __init__(self, max_steps, model_dir):
     self._every = max(1, min(100, max_steps // 50))
     self._model_dir = model_dir
+    self._is_saved = False
+    self.listener = _Listener(self)
 
   def after_run(self, run_context, run_values):
     """Writes the loss if it is its turn."""
     step = int(run_values.results['step'])
     loss = run_values.results.get('loss')
+    # The writer of Estimator's own summaries: one event file for all.
+    writer = tf.summary.FileWriterCache.get(self._model_dir)
     if loss is not None and step % self._every == 0:
       value = tf.Summary.Value(tag='loss', simple_value=float(loss))
-      # The writer of Estimator's own summaries: one event file for all.
-      tf.summary.FileWriterCache.get(self._model_dir).add_summary(
-          tf.Summary(value=[value]), step)
+      writer.add_summary(tf.Summary(value=[value]), step)
+    if self._is_saved:
+      writer.flush()
+      self._is_saved = False
+
+  def saved(self):
+    """Is told of a checkpoint; the loss of its step is about to come."""
+    self._is_saved = True
 
 
-class CurveSaver(tf.train.CheckpointSaverListener):
-  """Writes the loss curve out before each checkpoint.
+class _Listener(tf.train.CheckpointSaverListener):
 
-  The event file is written every two minutes: a training that is killed would
-  go on from a checkpoint behind a gap in the curve.
-  """
+  def __init__(self, curve):
+    self._curve = curve
 
-  def __init__(self, model_dir):
-    self._model_dir = model_dir
-
-  def before_save(self, session, global_step_value):
-    """Writes what there is."""
-    tf.summary.FileWriterCache.get(self._model_dir).flush()
+  def after_save(self, session, global_step_value):
+    self._curve.saved()
 
 
 class ProgressBar(_StepAndLoss):

@@ -53,14 +53,19 @@ def _tuples(value):
   return value
 
 
-def _curve(model_dir):
-  """The losses that TensorBoard shows: the last ones of each step."""
-  curve = {}
+def _curves(model_dir):
+  """The losses that TensorBoard shows, of each run: a list of dicts."""
+  curves = []
   for path in sorted(model_dir.glob('events.out.tfevents.*')):
-    for event in tf.train.summary_iterator(str(path)):
-      curve.update((event.step, value.simple_value)
-                   for value in event.summary.value if value.tag == 'loss')
-  return curve
+    curves.append({})
+    try:
+      for event in tf.train.summary_iterator(str(path)):
+        curves[-1].update((event.step, value.simple_value)
+                          for value in event.summary.value
+                          if value.tag == 'loss')
+    except tf.errors.DataLossError:
+      pass  # Killed while it was written.
+  return curves
 
 
 def _check(result, tmp_path, steps):
@@ -83,7 +88,9 @@ def _check(result, tmp_path, steps):
     assert 0 <= lost <= SAVE_EVERY * (2 if 'cut' in before else 1)
     if 'cut' in before:
       assert first <= before['cut'], 'it was not read'
-  curve = _curve(tmp_path / 'killed')
+  curve = {}
+  for run in _curves(tmp_path / 'killed'):
+    curve.update(run)
   assert sorted(curve) == list(range(1, steps + 1))
   np.testing.assert_allclose(
       [curve[step] for step in curve], [expected[step] for step in curve],
@@ -98,6 +105,8 @@ def test_killed_and_cut_short(tmp_path):
   skipped, = [line for line in said.splitlines() if 'Skipped' in line]
   cut = result['runs'][0]['cut']
   assert f'killed/model.ckpt-{cut}.data-* is cut short' in skipped
+  before_kill = _curves(tmp_path / 'killed')[0]
+  assert set(range(1, cut + 1)) <= set(before_kill), 'written out with it'
 
 
 @pytest.mark.slow

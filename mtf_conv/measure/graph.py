@@ -26,6 +26,19 @@ class Candidate(NamedTuple):
   results: Callable[[], list]
 
 
+def placement(mesh_shape, layout):
+  """Returns the mesh implementation that T5 has without a TPU.
+
+  Args:
+    mesh_shape: such as 'batch:4;model:2'; '' for one device. The slices are
+      computed where TensorFlow likes.
+    layout: layout rules.
+  """
+  shape = mtf.convert_to_shape(mesh_shape)
+  return mtf.placement_mesh_impl.PlacementMeshImpl(
+      shape, mtf.convert_to_layout_rules(layout), [''] * shape.size)
+
+
 class Builder:
   """Builds candidates, then runs them all in one session.
 
@@ -91,10 +104,9 @@ class Builder:
 
   def lower(self, mesh_impl=None) -> mtf.Lowering:
     """Lowers everything; onto one device if no mtf.MeshImpl is given."""
-    mesh_impl = mesh_impl or mtf.placement_mesh_impl.PlacementMeshImpl(
-        mtf.Shape([]), mtf.LayoutRules([]), [''])
     with self._tf_graph.as_default():
-      return mtf.Lowering(self.graph, {self.mesh: mesh_impl})
+      return mtf.Lowering(
+          self.graph, {self.mesh: mesh_impl or placement('', '')})
 
   def session(self, lowering, weights=None) -> tf.Session:
     """Opens a session on every core there is and initializes all variables.

@@ -1,0 +1,76 @@
+"""Training on several devices: its loss, and what each of them does."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import killed_training
+import pytest
+
+from mtf_conv import training
+from mtf_conv.measure import devices, models
+
+MESHES = [mesh for mesh in devices.MESHES if mesh]
+STEPS = 20
+
+
+def test_each_device_has_its_share():
+  frame = devices.table(
+      ['models/lightconv.tiny.gin'], 8, 32, ['', 'batch:8', 'model:4'],
+      vocabulary=1000, size=['num_layers = 1']).set_index('mesh')
+  assert (frame.loc['one device', list(devices.COUNTS)] == 1).all()
+  assert frame.loc['one device', 'allreduce'] == 0
+  batch, model = frame.loc['batch:8'], frame.loc['model:4']
+  assert batch.multiply_adds == pytest.approx(1 / 8, rel=0.01)
+  assert batch.variables == 1 and batch.allreduce > 0.9, 'weights are copied'
+  assert 1 / 4 <= model.variables < 0.3 and 1 / 4 <= model.multiply_adds < 0.5
+
+
+def test_names_of_devices():
+  assert training.virtual_devices('batch:2;model:2') == [
+      'cpu:0', 'cpu:1', 'cpu:2', 'cpu:3']
+
+
+def _train(model_dir, model, *hardware):
+  """Trains with t5_mesh_conv; returns the loss of each step."""
+  # Tiny matrices are too small for Adafactor to factor, which T5's are not: its
+  # first update would be the sign of each gradient, of rounding errors too.
+  bindings = [
+      'mtf_conv.training.train_model.seed = 1',
+      f'utils.run.train_steps = {STEPS}',
+      f'utils.run.save_checkpoints_steps = {STEPS}',
+      "utils.run.batch_size = ('sequences_per_batch', 8)",
+      "utils.get_variable_dtype.master_dtype = 'float32'",
+      'AdafactorOptimizer.min_dim_size_to_factor = 16', *_size(model)]
+  subprocess.run(
+      [sys.executable, '-m', 'mtf_conv.t5_main', f'--model_dir={model_dir}',
+       f'--gin_file=models/{model}.tiny.gin',
+       '--gin_file=objectives/span_3_15.gin',
+       '--gin_file=runs/demo_pretrain.gin', *hardware,
+       *(f'--gin_param={binding}' for binding in bindings)],
+      check=True, timeout=3000, cwd=model_dir.parent,
+      env={**os.environ, 'TF_ENABLE_ONEDNN_OPTS': '0'})
+  return dict(killed_training.losses(model_dir / 'log.txt'))
+
+
+def _size(model):
+  return ['num_layers = 1',
+          *(['filter_sizes = [7]'] if model == 'dilatedconv' else [])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('model', models.KINDS)
+def test_a_mesh_ends_with_the_loss_of_one_device(model, tmp_path):
+  alone = _train(tmp_path / 'alone', model, '--gin_file=hardware/cpu.gin')
+  assert alone[STEPS] < alone[1] - 1, 'it learns'
+  for mesh_shape in MESHES:
+    # Initial weights depend on the graph: all begin with the same.
+    model_dir = tmp_path / mesh_shape
+    model_dir.mkdir()
+    for path in (tmp_path / 'alone').glob('model.ckpt-0.*'):
+      shutil.copy(path, model_dir)
+    losses = _train(model_dir, model, '--gin_file=hardware/cpu_mesh.gin',
+                    f"--gin_param=MESH_SHAPE = '{mesh_shape}'")
+    assert losses[1] == pytest.approx(alone[1], rel=1e-6)
+    assert losses[STEPS] == pytest.approx(alone[STEPS], rel=1e-4)
