@@ -21,6 +21,7 @@ setuptools.setup(
         'mtf_conv': ['tpus.json'],
         'mtf_conv.datasets.cogs': ['checksums.tsv'],
         'mtf_conv.gin': ['**/*.gin'],
+        'mtf_conv.measure': ['*.j2'],
         'mtf_conv.replicate': ['scales/*.json'],
         'mtf_conv.report': ['*.j2'],
     },

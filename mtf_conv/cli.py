@@ -187,7 +187,15 @@ def _params(parser):
       '--tokens_per_microbatch', type=int, metavar='N', help='of a replica; '
       '2048; 0 for a batch that is not split')
 
+  tpu.add_argument(
+      '--scale_doc', metavar='PATH', help='a file for a page of what base and '
+      'large cost on every topology, like docs/scale.md; takes minutes')
+
   def run(args):
+    if args.scale_doc:
+      from mtf_conv.measure import scale
+      scale.write(args.scale_doc)
+      return
     if args.lengths and min(args.lengths) < 1:
       raise errors.UserError(
           f'length {min(args.lengths)} must be at least 1')

@@ -9,6 +9,7 @@ from mtf_conv import compat
 
 compat.install()
 
+import collections  # noqa: E402
 import math  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
@@ -52,85 +53,71 @@ class Memory(NamedTuple):
     return sum(self)
 
 
-class Allreduce(NamedTuple):
-  """A sum over cores.
-
-  Attributes:
-    dims: of the mesh, their names in a tuple.
-    elements: of one core's slice.
-    dtype: of the slice, a tf.DType.
-  """
-
-  dims: tuple
-  elements: int
-  dtype: tf.DType
-
-
 class Work(NamedTuple):
   """What one core does.
 
   Attributes:
     multiply_adds: of all einsums and convolutions.
-    bytes: (least, most) that it reads and writes. At least those of products
-      and convolutions, when all else is computed on the way; at most the inputs
-      and outputs of every operation.
-    allreduces: a list of Allreduce.
+    least_bytes: that it reads and writes for products, convolutions and
+      assignments, when all else is computed on the way.
+    most_bytes: the inputs and outputs of every operation.
+    allreduces: what is summed over cores, a dict from (dims, dtype), the names
+      of dimensions of the mesh and a tf.DType, to elements of a core's slices.
   """
 
   multiply_adds: int
-  bytes: tuple
-  allreduces: list
+  least_bytes: int
+  most_bytes: int
+  allreduces: dict
+
+  def plus(self, other, times=1):
+    """Returns the work of both, with so many times that of other."""
+    allreduces = dict(self.allreduces)
+    for key, elements in other.allreduces.items():
+      allreduces[key] = allreduces.get(key, 0) + times * elements
+    return Work(*(a + times * b for a, b in zip(self[:3], other[:3])),
+                {key: n for key, n in allreduces.items() if n})
 
 
 class Step:
   """A step of training on one core: a microbatch, and the optimizer.
 
   Attributes:
-    sequences: in the microbatch.
     parameters: of the whole model, how many there are.
   """
 
-  def __init__(self, path, model_parallelism=1, sequences=1, inputs=512,
-               targets=114, vocabulary=models.VOCABULARY,
-               variable_dtype=TPU_DTYPE, replicas=_REPLICAS):
-    """Builds the graph.
+  def __init__(self, path, sequences=1, inputs=512, targets=114,
+               vocabulary=models.VOCABULARY, variable_dtype=TPU_DTYPE,
+               replicas=_REPLICAS, bindings=()):
+    """Builds the graph, which is the same on every mesh.
 
     Args:
       path: the model's gin file.
-      model_parallelism: how many cores share a replica of the model.
       sequences: in a microbatch of a replica.
       inputs: the length of inputs.
       targets: the length of targets.
       vocabulary: how many ids there are.
       variable_dtype: an mtf.VariableDType.
       replicas: how many there are.
-
-    Raises:
-      ValueError: a tensor does not divide over the cores of a replica.
+      bindings: of gin, that come after the file.
     """
-    self.sequences = sequences
-    self._mesh_impl = _OneCore([('batch', replicas),
-                                ('model', model_parallelism)])
-    models.parse([path])
+    self._sequences, self._replicas = sequences, replicas
+    models.parse([path], bindings)
     self._builder = graph.Builder()
     with self._builder as builder:
       _, self._gradients = models.training(
           builder, replicas * sequences, inputs, targets, vocabulary,
           variable_dtype)
       self.parameters = sum(v.size for v in builder.graph.trainable_variables)
-      self._mark = _Mark(self._gradients[0], self._mesh_impl)
+      self._mark = _Mark(self._gradients[0])
       models.optimize(builder, self._gradients)
+    self._variables = list(builder.graph.all_variables)
     self._operations = list(builder.graph.operations)
     self._begin = self._operations.index(self._mark)
+    self._peaks = {}
 
-  def _bytes(self, tensor, sequences=None, dtype=None):
-    """Returns the bytes of one core's slice, of so many sequences."""
-    elements = math.prod(self._mesh_impl.slice_shape(tensor.shape))
-    if sequences and 'batch' in tensor.shape.dimension_names:
-      elements = elements * sequences // self.sequences
-    return elements * (dtype or tensor.dtype).size
-
-  def memory(self, microbatches=1, sequences=None) -> Memory:
+  def memory(self, model_parallelism=1, microbatches=1,
+             sequences=None) -> Memory:
     """Estimates what a core keeps in memory.
 
     Operations are run in the order in which they were made, and a tensor is
@@ -138,85 +125,134 @@ class Step:
     adds by padding to its tiles, is left out.
 
     Args:
+      model_parallelism: how many cores share a replica of the model.
       microbatches: how many there are in a step; gradients of several are added
         up beside those of one.
       sequences: in a microbatch, if not those the step was built with.
+
+    Raises:
+      ValueError: a tensor does not divide over the cores of a replica.
     """
-    variables = self._builder.graph.all_variables
+    mesh_impl = _OneCore(self._replicas, model_parallelism)
     parameters, slots = (
-        sum(self._bytes(v.value, dtype=v.slice_dtype) for v in variables
+        sum(_bytes(mesh_impl, v.value, v.slice_dtype) for v in self._variables
             if v.trainable == trainable) for trainable in (True, False))
-    live = self._live(sequences)
-    training, optimizer = max(live[:self._begin]), max(live[self._begin:])
+    key = (model_parallelism, sequences or self._sequences)
+    if key not in self._peaks:
+      self._peaks[key] = self._find_peaks(mesh_impl, key[1])
+    training, optimizer = self._peaks[key]
     if microbatches > 1:
-      training += sum(self._bytes(g) for g in self._gradients)
+      training += sum(_bytes(mesh_impl, g) for g in self._gradients)
     return Memory(parameters, slots, max(training, optimizer))
 
-  def _live(self, sequences):
-    """Returns the bytes of all tensors that live, operation by operation."""
-    roots = {}
-    last_use = {}
-    for number, operation in enumerate(self._operations):
-      if not isinstance(operation, mtf.ops.Assign):  # It is done at once.
-        for tensor in operation.inputs:
-          last_use[roots[tensor]] = number
-      for tensor in operation.outputs:
-        roots[tensor] = tensor
-        if self._is_view(operation):
-          roots[tensor] = roots[operation.inputs[0]]
-        last_use[roots[tensor]] = number
-    freed = {}
-    for tensor, number in last_use.items():
-      freed.setdefault(number, []).append(tensor)
-    sizes = {tensor: self._own_bytes(tensor, sequences) for tensor in last_use}
-    live, now = [], 0
-    for number, operation in enumerate(self._operations):
-      now += sum(sizes[t] for t in operation.outputs if roots[t] is t)
-      live.append(now)
-      now -= sum(sizes[t] for t in freed.get(number, ()))
-    return live
+  def _find_peaks(self, mesh_impl, sequences):
+    """Returns the most bytes at a time, of training and of the optimizer."""
+    def size(tensor):
+      operation = tensor.operation
+      if isinstance(operation, mtf.Variable) and (
+          operation.slice_dtype == tensor.dtype):
+        return 0  # It is the variable itself.
+      of_step = _bytes(mesh_impl, tensor)
+      if 'batch' in tensor.shape.dimension_names:
+        return of_step * sequences // self._sequences
+      return of_step
 
-  def _own_bytes(self, tensor, sequences):
-    operation = tensor.operation
-    if isinstance(operation, mtf.Variable) and (
-        operation.slice_dtype == tensor.dtype):
-      return 0  # It is the variable itself.
-    return self._bytes(tensor, sequences)
+    live = live_bytes(
+        self._operations, size, lambda op: _is_view(mesh_impl, op))
+    return max(live[:self._begin]), max(live[self._begin:])
 
-  def _is_view(self, operation):
-    return isinstance(operation, mtf.ReshapeOperation) and (
-        self._bytes(operation.inputs[0]) == self._bytes(operation.outputs[0]))
+  def work(self, model_parallelism=1) -> tuple:
+    """Lowers the step and counts; it can be lowered once.
 
-  def work(self) -> tuple:
-    """Lowers the step and counts.
+    Args:
+      model_parallelism: how many cores share a replica of the model.
 
     Returns:
       (Work of a microbatch, Work of the optimizer). A gradient is summed over
       replicas by the optimizer, once for all microbatches.
     """
-    counters = self._builder.lower(self._mesh_impl).counters
-    parts = []
-    for part in (slice(None, self._mark.counters),
-                 slice(self._mark.counters, None)):
-      parts.append(sum(value for name, value in counters[part]
-                       if name == 'einsum') // self._mesh_impl.size)
-    allreduces = self._mesh_impl.allreduces
-    begin = self._mark.allreduces
-    return (Work(parts[0], self._traffic(self._operations[:self._begin]),
-                 allreduces[:begin]),
-            Work(parts[1], self._traffic(self._operations[self._begin:]),
-                 allreduces[begin:]))
+    mesh_impl = _OneCore(self._replicas, model_parallelism)
+    traffic = [_traffic(mesh_impl, self._operations[part])
+               for part in _halves(self._begin)]
+    counters = self._builder.lower(mesh_impl).counters
+    return tuple(
+        Work(sum(n for name, n in counters[part] if name == 'einsum')
+             // mesh_impl.size, *bytes_, _sums(mesh_impl.allreduces[summed]))
+        for part, bytes_, summed in zip(
+            _halves(self._mark.counters), traffic,
+            _halves(self._mark.allreduces)))
 
-  def _traffic(self, operations):
-    least = most = 0
-    for operation in operations:
-      if isinstance(operation, mtf.Variable) or self._is_view(operation):
-        continue
-      size = sum(map(self._bytes, [*operation.inputs, *operation.outputs]))
-      most += size
-      if _stands_alone(operation):
-        least += size
-    return least, most
+
+def _bytes(mesh_impl, tensor, dtype=None):
+  """Returns the bytes of one core's slice."""
+  return math.prod(mesh_impl.slice_shape(tensor.shape)) * (
+      dtype or tensor.dtype).size
+
+
+def _is_view(mesh_impl, operation):
+  """Whether what an operation makes is kept in what it is made of."""
+  return isinstance(operation, mtf.ReshapeOperation) and (
+      _bytes(mesh_impl, operation.inputs[0])
+      == _bytes(mesh_impl, operation.outputs[0]))
+
+
+def _traffic(mesh_impl, operations):
+  least = most = 0
+  for operation in operations:
+    if isinstance(operation, mtf.Variable) or _is_view(mesh_impl, operation):
+      continue
+    size = sum(_bytes(mesh_impl, tensor)
+               for tensor in [*operation.inputs, *operation.outputs])
+    most += size
+    if _stands_alone(operation):
+      least += size
+  return least, most
+
+
+def _halves(number):
+  return slice(None, number), slice(number, None)
+
+
+def _sums(pairs):
+  total = collections.Counter()
+  for key, elements in pairs:
+    total[key] += elements
+  return dict(total)
+
+
+def live_bytes(operations, size, is_view) -> list[int]:
+  """Counts what lives while operations run one after another.
+
+  A tensor lives from the operation that makes it to the last that uses it. One
+  that is assigned to a variable need not live on: it is assigned at once.
+
+  Args:
+    operations: a list of mtf Operations in the order in which they run.
+    size: a function from an mtf Tensor to its bytes.
+    is_view: a function from an Operation to whether its output is kept in its
+      input.
+
+  Returns:
+    The bytes of all tensors that live, operation by operation.
+  """
+  kept_in = {}
+  last_use = {}
+  for number, operation in enumerate(operations):
+    if not isinstance(operation, mtf.ops.Assign):
+      last_use.update((kept_in[t], number) for t in operation.inputs)
+    for tensor in operation.outputs:
+      kept_in[tensor] = (
+          kept_in[operation.inputs[0]] if is_view(operation) else tensor)
+      last_use[kept_in[tensor]] = number
+  freed = collections.defaultdict(int)
+  for tensor, number in last_use.items():
+    freed[number] += size(tensor)
+  live, now = [], 0
+  for number, operation in enumerate(operations):
+    now += sum(size(t) for t in operation.outputs if kept_in[t] is t)
+    live.append(now)
+    now -= freed[number]
+  return live
 
 
 def _stands_alone(operation):
@@ -232,23 +268,23 @@ def _stands_alone(operation):
 class _Mark(mtf.Operation):
   """Notes where in a lowering the optimizer begins."""
 
-  def __init__(self, tensor, mesh_impl):
+  def __init__(self, tensor):
     super().__init__([tensor], name='mark')
-    self._mesh_impl = mesh_impl
     self._outputs = []
 
   def lower(self, lowering):
     self.counters = len(lowering.counters)
-    self.allreduces = len(self._mesh_impl.allreduces)
+    self.allreduces = len(lowering.mesh_impl(self).allreduces)
 
 
 class _OneCore(SimdMeshImpl):
   """The program of one core; `allreduces` lists what it would send."""
 
-  def __init__(self, dims):
-    super().__init__(
-        mtf.Shape([mtf.Dimension(*dim) for dim in dims if dim[1] > 1]),
-        mtf.convert_to_layout_rules(LAYOUT))
+  def __init__(self, replicas, model_parallelism):
+    dims = [mtf.Dimension('batch', replicas),
+            mtf.Dimension('model', model_parallelism)]
+    super().__init__(mtf.Shape([dim for dim in dims if dim.size > 1]),
+                     mtf.convert_to_layout_rules(LAYOUT))
     self.allreduces = []
 
   class LaidOutVariable:
@@ -272,7 +308,7 @@ class _OneCore(SimdMeshImpl):
     if reduction_fn_string != 'SUM':  # It is composed of sums.
       return super().allreduce(x, mesh_axes, reduction_fn_string)
     x = x.to_laid_out_tensor()
-    self.allreduces.append(Allreduce(
-        tuple(self.shape[axis].name for axis in mesh_axes),
-        x.one_slice.shape.num_elements(), x.one_slice.dtype))
+    dims = tuple(self.shape[axis].name for axis in mesh_axes)
+    self.allreduces.append(
+        ((dims, x.one_slice.dtype), x.one_slice.shape.num_elements()))
     return x

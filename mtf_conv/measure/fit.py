@@ -95,39 +95,52 @@ def fit(path, topology, model_parallelism=None, batch=BATCH, inputs=INPUTS,
   choices = [model_parallelism]
   if model_parallelism is None:
     choices = hardware.parallelisms(topology.cores, heads, d_ff, batch) or [1]
+  first = None
   for choice in choices:
     hardware.check(topology.cores, choice, heads, d_ff, batch)
     found = _fit(path, topology, choice, batch, inputs, targets, tokens)
     if found.fits:
-      break
-  return found
+      return found
+    first = first or found
+  return first
 
 
 def _fit(path, topology, model_parallelism, batch, inputs, targets, tokens):
-  step = _step(path, model_parallelism, inputs, targets)
+  step = _step(path, inputs, targets)
   whole = batch * model_parallelism // topology.cores
   microbatches = utils.serialize_num_microbatches(
       mtf.Dimension('batch', whole), {'inputs': inputs, 'targets': targets},
       mtf.Shape([]), core.LAYOUT, tokens)
   fitting = [n for n in range(1, whole + 1) if whole % n == 0 and step.memory(
-      whole // n, n).total <= topology.memory]
+      model_parallelism, whole // n, n).total <= topology.memory]
   return Fit(
       path, topology, model_parallelism, batch, inputs, targets,
       whole // microbatches, microbatches,
-      step.memory(microbatches, whole // microbatches),
+      step.memory(model_parallelism, microbatches, whole // microbatches),
       max(fitting, default=None))
 
 
-@functools.lru_cache(maxsize=3)  # Of one model, as a rule; they are large.
-def _step(path, model_parallelism, inputs, targets):
-  return core.Step(path, model_parallelism, 1, inputs, targets)
+@functools.lru_cache(maxsize=1)  # They are large.
+def _step(path, inputs, targets):
+  return core.Step(path, 1, inputs, targets)
 
 
 @functools.lru_cache(maxsize=None)
 def _sizes(path):
   models.parse([path])
-  return tuple(gin.query_parameter(f'{name}/gin.macro.value')
-               for name in ('num_heads', 'd_ff'))
+  return macro('num_heads'), macro('d_ff')
+
+
+def macro(name):
+  """Returns the value of a gin macro of what was parsed.
+
+  Args:
+    name: its name.
+
+  Raises:
+    ValueError: it is not bound.
+  """
+  return gin.query_parameter(f'{name}/gin.macro.value')
 
 
 def check(found):
