@@ -22,7 +22,8 @@ def test_each_device_has_its_share():
   assert (frame.loc['one device', list(devices.COUNTS)] == 1).all()
   assert frame.loc['one device', 'allreduce'] == 0
   batch, model = frame.loc['batch:8'], frame.loc['model:4']
-  assert batch.multiply_adds == pytest.approx(1 / 8, rel=0.01)
+  # The optimizer's work is done on each.
+  assert 1 / 8 <= batch.multiply_adds < 0.135
   assert batch.variables == 1 and batch.allreduce > 0.9, 'weights are copied'
   assert 1 / 4 <= model.variables < 0.3 and 1 / 4 <= model.multiply_adds < 0.5
 

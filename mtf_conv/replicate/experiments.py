@@ -66,7 +66,7 @@ def experiments(cost):
   return [
       ('Table 1: data', [
           ('rows, classes and lengths of each data set', 'table',
-           'mtf_conv prepare all --raw_dir=RAW && mtf_conv report', None,
+           'mtf_conv prepare all --raw_dir=RAW --table', None,
            'in [fidelity.md](fidelity.md), each difference explained')]),
       ('Pre-training (section 4.2.1)', pretraining),
       ('Table 2', table_2),
@@ -77,7 +77,7 @@ def experiments(cost):
            'mtf_conv bench figure1 --out=FIGURES', None,
            'run on 2 cores: [results/speed](results/speed)'),
           ('Figure 2: FLOPs against input length', 'picture',
-           'mtf_conv bench figure2 --out=FIGURES', None,
+           'mtf_conv params --figure=FIGURES', None,
            'run, at base size: [results/speed](results/speed)')])]
 
 

@@ -84,8 +84,8 @@ def add_report_flags(parser):
                       help='a folder for the report (default: %(default)s)')
   parser.add_argument(
       '--figures', metavar='DIR',
-      help='the --out of mtf_conv bench figure1 and figure2 (default: '
-      'ROOT/figures)')
+      help='of mtf_conv bench figure1 --out=DIR and mtf_conv params '
+      '--figure=DIR (default: ROOT/figures)')
 
   def work(args):
     scale, runs = _grid(args)

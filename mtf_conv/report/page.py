@@ -28,7 +28,8 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
     grid_runs: as replicate.grid.make returns them.
     out_dir: a folder, made if need be.
     about: a sentence about the runs.
-    figures_dir: a folder with what mtf_conv bench figure1 and figure2 wrote.
+    figures_dir: a folder with figure1.png of mtf_conv bench and figure2.png of
+      mtf_conv params.
 
   Returns:
     The table in Markdown.
