@@ -6,9 +6,10 @@ and the numbers that these take (`%(steps)d`, ...); an entry of `tasks` holds
 what differs from `finetune` for one task, and under `evaluate_on` the tasks it
 is scored on, where that is not the task alone. `environment` holds environment
 variables of all jobs: without oneDNN, training on one thread is repeatable to
-the last bit. `hardware` is what they run on. `like` names the scale from which
-comes all that a file does not say itself, stage by stage. The lengths of
-fine-tuning are those of gin/sequence_lengths unless they are given.
+the last bit, and with checkpoints in float32 a restart changes nothing.
+`hardware` is what they run on. `like` names the scale from which comes all that
+a file does not say itself, stage by stage. The lengths of fine-tuning are those
+of gin/sequence_lengths unless they are given.
 """
 
 import dataclasses
@@ -224,7 +225,8 @@ class _Grid:
     files = [f'models/{model}.{self._scale["size"]}.gin',
              *stage['gin_files'], *self._scale.get('gin_files', []),
              f'hardware/{self._hardware}.gin']
-    bindings = [*stage.get('gin_params', []), *bindings]
+    bindings = [*self._scale.get('gin_params', []),
+                *stage.get('gin_params', []), *bindings]
     return ('t5_mesh_conv', f'--model_dir={folder}', *self._flags,
             *(f'--gin_file={path % stage}' for path in files),
             *(f'--gin_param={binding % stage}' for binding in bindings))
