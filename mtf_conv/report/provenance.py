@@ -104,6 +104,7 @@ def _check_scores(run):
       int(re.search(r'-(\d+)\.index$', path).group(1))
       for path in tf.io.gfile.glob(os.path.join(
           glob.escape(run.model_dir), 'model.ckpt-*.index'))}
+  found.discard(0)  # Before training; T5 does not evaluate it.
   lines = []
   for metric in scores.metrics(run.task)[:1]:
     scored = set(runs.scores(run.model_dir, run.task, metric).index)
