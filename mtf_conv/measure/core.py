@@ -24,7 +24,6 @@ from mtf_conv.measure import graph, models  # noqa: E402
 LAYOUT = ('ensemble:ensemble,batch:batch,d_ff:model,heads:model,vocab:model,'
           'experts:batch')
 
-
 # bfloat16 activations, as gin/hardware/tpu.gin has them.
 TPU_DTYPE = mtf.VariableDType(tf.bfloat16, tf.float32, tf.bfloat16)
 

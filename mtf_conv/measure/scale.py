@@ -235,6 +235,11 @@ def write(path, sizes=_SIZES, say=print):
   total = table_2()
   for stage in ('pretrain', 'finetune'):
     total[f'{stage}_chip_hours'] = chip_hours(total[f'{stage}_exaflops'], part)
+
+  def first(shares, limit):
+    return next((name for name, share in zip(hardware.topologies(), shares)
+                 if share > limit), '-')
+
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader('mtf_conv.measure', '.'), trim_blocks=True,
       keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
@@ -242,7 +247,10 @@ def write(path, sizes=_SIZES, say=print):
       sizes=sizes, held=_by_size(held), costs=_by_size(costs),
       slice=hardware.topology(_PAPER_TOPOLOGY), utilisation=part,
       paper_hours=_PAPER_HOURS, table_2=_rows(total),
-      links_win=_rows(costs[costs.links_ms > costs.compute_ms]),
+      topologies=list(hardware.topologies()), first=first,
+      link_shares={
+          model: list(rows.links_ms / rows.compute_ms)
+          for model, rows in costs.groupby('model', sort=False)},
       data_parallel=_rows(costs[~costs.mesh.str.contains('model')]),
       batch=fit.BATCH, inputs=fit.INPUTS,
       targets=models.targets_length(fit.INPUTS))
