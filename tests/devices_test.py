@@ -24,7 +24,7 @@ def test_each_device_has_its_share():
   batch, model = frame.loc['batch:8'], frame.loc['model:4']
   # The optimizer's work is done on each.
   assert 1 / 8 <= batch.multiply_adds < 0.135
-  assert batch.variables == 1 and batch.allreduce > 0.9, 'weights are copied'
+  assert batch.variables == 1 and 1 <= batch.allreduce < 1.05, 'as weights'
   assert 1 / 4 <= model.variables < 0.3 and 1 / 4 <= model.multiply_adds < 0.5
 
 
@@ -35,15 +35,13 @@ def test_names_of_devices():
 
 def _train(model_dir, model, *hardware):
   """Trains with t5_mesh_conv; returns the loss of each step."""
-  # Tiny matrices are too small for Adafactor to factor, which T5's are not: its
-  # first update would be the sign of each gradient, of rounding errors too.
   bindings = [
       'mtf_conv.training.train_model.seed = 1',
       f'utils.run.train_steps = {STEPS}',
       f'utils.run.save_checkpoints_steps = {STEPS}',
       "utils.run.batch_size = ('sequences_per_batch', 8)",
       "utils.get_variable_dtype.master_dtype = 'float32'",
-      'AdafactorOptimizer.min_dim_size_to_factor = 16', *_size(model)]
+      *_size(model)]
   subprocess.run(
       [sys.executable, '-m', 'mtf_conv.t5_main', f'--model_dir={model_dir}',
        f'--gin_file=models/{model}.tiny.gin',
@@ -60,12 +58,14 @@ def _size(model):
           *(['filter_sizes = [7]'] if model == 'dilatedconv' else [])]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('model', models.KINDS)
-def test_a_mesh_ends_with_the_loss_of_one_device(model, tmp_path):
+@pytest.mark.parametrize('model, meshes', [
+    ('lightconv', ['batch:4;model:2']),
+    *(pytest.param(model, MESHES, marks=pytest.mark.slow)
+      for model in models.KINDS)])
+def test_a_mesh_ends_with_the_loss_of_one_device(model, meshes, tmp_path):
   alone = _train(tmp_path / 'alone', model, '--gin_file=hardware/cpu.gin')
   assert alone[STEPS] < alone[1] - 1, 'it learns'
-  for mesh_shape in MESHES:
+  for mesh_shape in meshes:
     # Initial weights depend on the graph: all begin with the same.
     model_dir = tmp_path / mesh_shape
     model_dir.mkdir()
@@ -73,5 +73,8 @@ def test_a_mesh_ends_with_the_loss_of_one_device(model, tmp_path):
       shutil.copy(path, model_dir)
     losses = _train(model_dir, model, '--gin_file=hardware/cpu_mesh.gin',
                     f"--gin_param=MESH_SHAPE = '{mesh_shape}'")
+    print(model, mesh_shape, losses[STEPS] / alone[STEPS] - 1)
     assert losses[1] == pytest.approx(alone[1], rel=1e-6)
+    # Reference variables, which are updated while they are read, would differ.
+    assert losses[2] == pytest.approx(alone[2], rel=1e-5)
     assert losses[STEPS] == pytest.approx(alone[STEPS], rel=1e-4)

@@ -15,18 +15,25 @@ import time
 
 from mtf_conv import t5_main
 
-_LOSS = re.compile(r'step, tf_loss\[(\S+?)\]\[(\d+)\]')
+_LOSS = re.compile(r'step, tf_loss\[(\S+?)\]\[\d+\]')
+_RESTORED = re.compile(r'Restoring parameters from \S*model\.ckpt-(\d+)')
 
 
 def losses(log, offset=0):
-  """The losses that T5 printed: a list of (step, loss)."""
+  """The losses that T5 printed from there on: a list of (step, loss).
+
+  They are counted: the step that T5 prints is read before or after it is counted
+  up, as it happens.
+  """
   try:
     with open(log) as f:
       f.seek(offset)
-      return [(int(step), float(loss)) for loss, step in
-              _LOSS.findall(f.read())]
+      text = f.read()
   except FileNotFoundError:
     return []
+  restored = _RESTORED.search(text)
+  return list(enumerate(map(float, _LOSS.findall(text)),
+                        int(restored[1]) + 1 if restored else 1))
 
 
 def _start(argv):

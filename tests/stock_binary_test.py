@@ -32,10 +32,9 @@ BINARIES = {
         f'--gin_location_prefix={gin_files.gin_folder()}'],
     'ours': [sys.executable, '-m', 'mtf_conv.t5_main', '--verbose'],
 }
-# Sums have an order of their own for every number of threads.
-ONE_THREAD = dict.fromkeys(
-    ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'),
-    '1')
+# Sums have an order of their own for every number of threads and in oneDNN.
+ONE_THREAD = {'OMP_NUM_THREADS': '1', 'TF_NUM_INTRAOP_THREADS': '1',
+              'TF_NUM_INTEROP_THREADS': '1', 'TF_ENABLE_ONEDNN_OPTS': '0'}
 FIRST, LAST = 4, 5
 
 
@@ -44,6 +43,8 @@ def run(binary, model_dir, *flags):
   result = subprocess.run(
       [*BINARIES[binary], f'--model_dir={model_dir}',
        '--gin_file=models/lightconv.tiny.gin', '--gin_file=hardware/cpu.gin',
+       # T5's checkpoints are in bfloat16: what they round would hide the rest.
+       "--gin_param=utils.get_variable_dtype.master_dtype = 'float32'",
        *flags],
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
       env={**os.environ, **ONE_THREAD})
@@ -106,7 +107,7 @@ def test_both_go_on_alike_from_either_checkpoint(first, tmp_path):
       if '_slot_' not in name and name != 'global_step'))
                         for a, b in ((ours, stock), (stock, before)))
   print(f'weights differ by {difference / change:.1e} of what the step changes')
-  assert change and difference < 1e-2 * change
+  assert change and difference < 1e-4 * change
 
   scored = {}
   for binary in BINARIES:

@@ -95,7 +95,7 @@ def figure1(out_dir, size=None, lengths=None, tokens=None, vocabulary=None):
 
 def _start():
   # As T5's main does: other variables and loops would have other speeds.
-  tf.disable_v2_behavior()
+  compat.set_behavior()
   tf.logging.set_verbosity(tf.logging.ERROR)
   print(machine.describe(), flush=True)
 

@@ -38,7 +38,7 @@ def count(path, mesh_shape, batch, inputs, vocabulary=models.VOCABULARY,
     A dict: multiply_adds, of all einsums; variables, elements of parameters
     and of Adafactor's slots; tensors, elements of all that a step computes,
     which is what it keeps at most; allreduce, elements of tensors that are
-    summed over devices.
+    summed over devices; parameters, elements of all parameters of the model.
   """
   models.parse([path], size)
   with graph.Builder() as builder:
@@ -53,7 +53,8 @@ def count(path, mesh_shape, batch, inputs, vocabulary=models.VOCABULARY,
         'variables': sum(mesh_impl.laid_out_size(v.shape)
                          for v in builder.graph.all_variables) / devices,
         'tensors': _sum(lowering, 'output') / devices,
-        'allreduce': _sum(lowering, 'allreduce') / devices}
+        'allreduce': _sum(lowering, 'allreduce') / devices,
+        'parameters': sum(v.size for v in builder.graph.trainable_variables)}
 
 
 def _sum(lowering, kind):
@@ -74,7 +75,7 @@ def table(paths, batch, inputs, meshes=MESHES, **options) -> pd.DataFrame:
 
   Returns:
     A row for each: the share of a device as a ratio to that of one device,
-    and allreduce as a ratio to the variables of one device.
+    and allreduce as a ratio to the parameters of the model.
   """
   rows = []
   for path in paths:
@@ -85,7 +86,7 @@ def table(paths, batch, inputs, meshes=MESHES, **options) -> pd.DataFrame:
           'model': models.title(path), 'mesh': mesh_shape or 'one device',
           'devices': mtf.convert_to_shape(mesh_shape).size,
           **{name: found[name] / alone[name] for name in COUNTS},
-          'allreduce': found['allreduce'] / alone['variables']})
+          'allreduce': found['allreduce'] / found['parameters']})
   return pd.DataFrame(rows)
 
 

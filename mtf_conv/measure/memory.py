@@ -56,10 +56,9 @@ def _resident(field):
 
 def _main():
   # Here, for `step` imports this module.
-  import tensorflow.compat.v1 as tf
-
+  from mtf_conv import compat
   from mtf_conv.measure import step
-  tf.disable_v2_behavior()
+  compat.set_behavior()
   train = step.training_step(*json.loads(sys.argv[1]), check=False)
   before = _resident('VmRSS')
   with open('/proc/self/clear_refs', 'w') as f:

@@ -104,15 +104,15 @@ def _check_scores(run):
       int(re.search(r'-(\d+)\.index$', path).group(1))
       for path in tf.io.gfile.glob(os.path.join(
           glob.escape(run.model_dir), 'model.ckpt-*.index'))}
-  found.discard(0)  # Before training; T5 does not evaluate it.
   lines = []
   for metric in scores.metrics(run.task)[:1]:
     scored = set(runs.scores(run.model_dir, run.task, metric).index)
     if not scored:
       continue  # The table says that it is missing.
-    if found - scored:
+    missing = found - scored - {0}  # Nobody misses what was not trained.
+    if missing:
       lines.append(f'{run.job.name}: no {metric} of the checkpoints at step '
-                   f'{_list(found - scored)}')
+                   f'{_list(missing)}')
     if scored - found:
       lines.append(f'{run.job.name}: {metric} of checkpoints that are no '
                    f'longer there: step {_list(scored - found)}')
