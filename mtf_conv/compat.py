@@ -7,10 +7,10 @@ This is the only module that touches other libraries. It does three things:
 * `t5.models` imports `t5.models.hf_model`, which needs torch and transformers,
   though the Mesh TensorFlow models do not. Where these are not installed, a
   stand-in takes its place whose use is an error that says so.
-* TensorFlow's version 1 behaviour, which T5's main asks for, comes with reference
-  variables. Off the TPU these are updated in place while the backward pass still
-  reads them, so that gradients mix weights of two steps. Resource variables, which
-  TPUs have anyway, are copied where somebody still reads them.
+* TensorFlow's version 1 behaviour, which T5's main asks for, brings reference
+  variables. Off the TPU these are updated in place while the backward pass
+  still reads them, so that gradients mix weights of two steps. Resource
+  variables, which TPUs have anyway, are copied where somebody still reads them.
 """
 
 import importlib.util

@@ -109,14 +109,10 @@ class Recorder(tf.train.SessionRunHook):
     }
     self._update(step)
 
-  def before_run(self, run_context):
-    """Fetches the step."""
-    return tf.train.SessionRunArgs(self._step)
-
   def after_run(self, run_context, run_values):
     """Notes now and then how far the run is."""
     if time.monotonic() > self._written + _WRITE_SECONDS:
-      self._update(int(run_values.results))
+      self._update(int(run_context.session.run(self._step)))
 
   def end(self, session):
     """Notes that the run ended by itself."""

@@ -136,19 +136,21 @@ def describe(variables):
 
 
 class _StepAndLoss(tf.train.SessionRunHook):
-  """Fetches the step, and the loss where there is one."""
+  """Fetches the loss where there is one, and the step that it belongs to."""
 
   def begin(self):
     """Finds them in the graph."""
     self._step = tf.train.get_or_create_global_step()
     losses = tf.get_collection(tf.GraphKeys.LOSSES)
-    self._fetches = {'step': self._step}
-    if losses:
-      self._fetches['loss'] = losses[-1]
+    self._fetches = {'loss': losses[-1]} if losses else {}
 
   def before_run(self, run_context):
-    """Fetches them."""
+    """Fetches the loss."""
     return tf.train.SessionRunArgs(self._fetches)
+
+  def step_done(self, run_context):
+    """Reads the step now: beside the update it is that before or after it."""
+    return int(run_context.session.run(self._step))
 
 
 class LossCurve(_StepAndLoss):
@@ -159,31 +161,52 @@ class LossCurve(_StepAndLoss):
   from a checkpoint behind a gap in the curve.
 
   Attributes:
-    listener: writes the file out with each checkpoint.
+    listener: writes the file out before each checkpoint.
   """
 
   def __init__(self, max_steps, model_dir):
     self._every = max(1, min(100, max_steps // 50))
     self._model_dir = model_dir
-    self._is_saved = False
+    self._written = None
     self.listener = _Listener(self)
+
+  def begin(self):
+    """Keeps the loss in the session, where it is found before it is fetched."""
+    super().begin()
+    self._kept = None
+    if 'loss' in self._fetches:
+      with tf.variable_scope('loss_curve', reuse=tf.AUTO_REUSE):
+        self._kept = tf.get_variable(
+            'loss', [], trainable=False, collections=[
+                tf.GraphKeys.LOCAL_VARIABLES],
+            initializer=tf.zeros_initializer())
+      self._fetches['loss'] = tf.assign(self._kept, self._fetches['loss'])
+
+  def before_run(self, run_context):
+    """Fetches the loss."""
+    self._written = self._written or 0  # From now on there is one to write.
+    return super().before_run(run_context)
 
   def after_run(self, run_context, run_values):
     """Writes the loss if it is its turn."""
-    step = int(run_values.results['step'])
-    loss = run_values.results.get('loss')
-    # The writer of Estimator's own summaries: one event file for all.
-    writer = tf.summary.FileWriterCache.get(self._model_dir)
-    if loss is not None and step % self._every == 0:
-      value = tf.Summary.Value(tag='loss', simple_value=float(loss))
-      writer.add_summary(tf.Summary(value=[value]), step)
-    if self._is_saved:
-      writer.flush()
-      self._is_saved = False
+    if 'loss' in run_values.results:
+      self._write(self.step_done(run_context), run_values.results['loss'])
 
-  def saved(self):
-    """Is told of a checkpoint; the loss of its step is about to come."""
-    self._is_saved = True
+  def before_save(self, session, step):
+    """Writes the loss of a checkpoint's own step, and the file."""
+    if self._kept is not None and self._written is not None:
+      self._write(step, session.run(self._kept))
+    self._writer().flush()
+
+  def _write(self, step, loss):
+    if step % self._every == 0 and step != self._written:
+      value = tf.Summary.Value(tag='loss', simple_value=float(loss))
+      self._writer().add_summary(tf.Summary(value=[value]), step)
+      self._written = step
+
+  def _writer(self):
+    # That of Estimator's own summaries: one event file for all.
+    return tf.summary.FileWriterCache.get(self._model_dir)
 
 
 class _Listener(tf.train.CheckpointSaverListener):
@@ -191,8 +214,8 @@ class _Listener(tf.train.CheckpointSaverListener):
   def __init__(self, curve):
     self._curve = curve
 
-  def after_save(self, session, global_step_value):
-    self._curve.saved()
+  def before_save(self, session, global_step_value):
+    self._curve.before_save(session, int(global_step_value))
 
 
 class ProgressBar(_StepAndLoss):
@@ -218,7 +241,7 @@ class ProgressBar(_StepAndLoss):
 
   def after_run(self, run_context, run_values):
     """Moves the bar."""
-    step = int(run_values.results['step'])
+    step = self.step_done(run_context)
     progress = {'step': step, 'total': self._max_steps}
     if 'loss' in run_values.results:
       progress['loss'] = float(run_values.results['loss'])

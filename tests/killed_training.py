@@ -22,8 +22,8 @@ _RESTORED = re.compile(r'Restoring parameters from \S*model\.ckpt-(\d+)')
 def losses(log, offset=0):
   """The losses that T5 printed from there on: a list of (step, loss).
 
-  They are counted: the step that T5 prints is read before or after it is counted
-  up, as it happens.
+  They are counted: the step that T5 prints is read before or after it is
+  counted up, as it happens.
   """
   try:
     with open(log) as f:
