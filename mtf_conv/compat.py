@@ -1,16 +1,12 @@
 """Lets t5 and mesh-tensorflow import on TensorFlow 2.12 to 2.15, no torch.
 
-This is the only module that touches other libraries. It does three things:
+This is the only module that touches other libraries. It does two things:
 
 * TensorFlow 2.13 took `register_tensor_conversion_function` out of a private
   module from which mesh-tensorflow 0.1.21 reads it; it is put back.
 * `t5.models` imports `t5.models.hf_model`, which needs torch and transformers,
   though the Mesh TensorFlow models do not. Where these are not installed, a
   stand-in takes its place whose use is an error that says so.
-* TensorFlow's version 1 behaviour, which T5's main asks for, brings reference
-  variables. Off the TPU these are updated in place while the backward pass
-  still reads them, so that gradients mix weights of two steps. Resource
-  variables, which TPUs have anyway, are copied where somebody still reads them.
 """
 
 import importlib.util
@@ -61,10 +57,3 @@ def install():
     stand_in = types.ModuleType(hf_model, _HfPyTorchModel.__doc__)
     stand_in.HfPyTorchModel = _HfPyTorchModel
     sys.modules[hf_model] = stand_in
-
-
-def set_behavior():
-  """Lets TensorFlow behave as T5's main does, with resource variables."""
-  import tensorflow.compat.v1 as tf
-  tf.disable_v2_behavior()
-  tf.enable_resource_variables()

@@ -64,7 +64,8 @@ def one_line(error):
       place = f' ({where.group(1)}:{where.group(2)})' if where else ''
       return (f'Unknown {kind} {match["name"]!r}{place}'
               f'{nearest(**match.groupdict())}')
-  return _another_model(message) or _damaged_checkpoint(message)
+  return (_another_model(message) or _another_dtype(message) or
+          _damaged_checkpoint(message) or _split_to_train_on(message))
 
 
 def _another_model(message):
@@ -81,6 +82,25 @@ def _another_model(message):
   return ('The checkpoint holds another model than the gin files describe '
           f'({differs}): give the gin files of its model, or another '
           '--model_dir')
+
+
+def _another_dtype(message):
+  """Explains that a checkpoint has the same variables of another type."""
+  differ = re.search(r'expected dtype (\w+) does not equal original dtype (\w+)',
+                     message)
+  if not differ:
+    return None
+  expected, found = ({'float': 'float32'}.get(dtype, dtype)
+                     for dtype in differ.groups())
+  return (f"The checkpoint is in {found}, and {expected} was to be read: give "
+          f"--gin_param=\"utils.get_variable_dtype.master_dtype = '{found}'\"")
+
+
+def _split_to_train_on(message):
+  """Explains what T5 trains on."""
+  if 'requires dataset_split=="train"' not in message:
+    return None
+  return "utils.run.dataset_split has to be 'train' to train: T5 takes no other"
 
 
 def _damaged_checkpoint(message):

@@ -94,7 +94,7 @@ def _run(argv):
   from absl import app, flags
   from t5.models import mesh_transformer_main
 
-  from mtf_conv import compat, gin_files, record
+  from mtf_conv import gin_files, record
   flags.DEFINE_boolean(
       'verbose', False, 'Show all that TensorFlow and T5 print.')
   gin.add_config_file_search_path(gin_files.gin_folder())
@@ -112,7 +112,7 @@ def _run(argv):
     record.check_on_finalize(flags.FLAGS.model_dir)
     return mesh_transformer_main.main(unused_argv)
 
-  compat.set_behavior()
+  tf.disable_v2_behavior()
   tf.logging.set_verbosity(tf.logging.INFO)
   app.run(main, argv, flags_parser=parse_flags)
 

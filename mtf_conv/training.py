@@ -38,6 +38,10 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
                 **kwargs):
   """T5's train_model with progress and a record, refusing other models.
 
+  It trains resource variables. T5's reference variables are updated in place,
+  off the TPU, while the backward pass still reads them, so that gradients mix
+  weights of two steps.
+
   Args:
     estimator: a TPUEstimator.
     vocabulary: a vocabulary, or a pair of them.
@@ -79,9 +83,11 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
         saving_listeners=[curve.listener])
 
   estimator.train = train_with_hooks
+  tf.enable_resource_variables()
   try:
     return utils.train_model(estimator, vocabulary, *args, **kwargs)
   finally:
+    tf.disable_resource_variables()  # They are read without a look at shapes.
     del estimator.train
 
 

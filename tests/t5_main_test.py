@@ -121,21 +121,35 @@ def test_wrong_names_are_told_with_the_nearest():
       "Unknown task 'trek'; did you mean 'trec'?")
 
 
-@pytest.mark.parametrize('saved, wanted, message', [
-    ({'a': [2]}, {'a': [2], 'b': [2]}, r'it has no b\)'),
-    ({'a': [2, 3]}, {'a': [2, 4]}, r'of shape \[2,3\], not \[2,4\]\)')])
-def test_another_model_s_checkpoint_is_told(saved, wanted, message, tmp_path):
-  def session(shapes):
-    for name, shape in shapes.items():
-      tf.Variable(tf.zeros(shape), name=name, use_resource=False)
+def _told(tmp_path, saved, wanted):
+  """Saves variables and reads others: returns what the user is told."""
+  def session(variables):
+    for name, (shape, dtype) in variables.items():
+      tf.Variable(tf.zeros(shape, dtype), name=name, use_resource=False)
     return tf.Session()
 
   with tf.Graph().as_default(), session(saved) as sess:
     sess.run(tf.global_variables_initializer())
     path = tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
   with tf.Graph().as_default(), session(wanted) as sess:
-    line = _explained(lambda: tf.train.Saver().restore(sess, path))
+    return _explained(lambda: tf.train.Saver().restore(sess, path))
+
+
+FLOATS = ([2, 3], tf.float32)
+
+
+@pytest.mark.parametrize('wanted, message', [
+    ({'a': FLOATS, 'b': FLOATS}, r'it has no b\)'),
+    ({'a': ([2, 4], tf.float32)}, r'of shape \[2,3\], not \[2,4\]\)')])
+def test_another_model_s_checkpoint_is_told(wanted, message, tmp_path):
+  line = _told(tmp_path, {'a': FLOATS}, wanted)
   assert re.search('holds another model.*' + message, line)
+
+
+def test_another_dtype_is_told_with_the_binding(tmp_path):
+  line = _told(tmp_path, {'a': FLOATS}, {'a': ([2, 3], tf.bfloat16)})
+  assert 'is in float32, and bfloat16 was to be read' in line
+  assert "utils.get_variable_dtype.master_dtype = 'float32'" in line
 
 
 def test_unknown_argument_of_a_layer_is_told():

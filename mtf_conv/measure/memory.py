@@ -56,9 +56,11 @@ def _resident(field):
 
 def _main():
   # Here, for `step` imports this module.
-  from mtf_conv import compat
+  import tensorflow.compat.v1 as tf
+
   from mtf_conv.measure import step
-  compat.set_behavior()
+  tf.disable_v2_behavior()
+  tf.enable_resource_variables()
   train = step.training_step(*json.loads(sys.argv[1]), check=False)
   before = _resident('VmRSS')
   with open('/proc/self/clear_refs', 'w') as f:

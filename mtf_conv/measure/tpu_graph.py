@@ -251,7 +251,7 @@ def main():
   parser.add_argument('--mesh_shape', default=MESH_SHAPE)
   parser.add_argument('--out', help='a file for the table, CSV')
   args = parser.parse_args()
-  compat.set_behavior()  # As T5's main does.
+  tf.disable_v2_behavior()  # As T5's main does.
   frame = table([path for name in args.model
                  for path in models.resolve(name, [args.size])],
                 mesh_shape=args.mesh_shape)
