@@ -86,8 +86,8 @@ def _another_model(message):
 
 def _another_dtype(message):
   """Explains that a checkpoint has the same variables of another type."""
-  differ = re.search(r'expected dtype (\w+) does not equal original dtype (\w+)',
-                     message)
+  differ = re.search(
+      r'expected dtype (\w+) does not equal original dtype (\w+)', message)
   if not differ:
     return None
   expected, found = ({'float': 'float32'}.get(dtype, dtype)
