@@ -103,3 +103,16 @@ def test_nothing_there(tmp_path):
   assert math.isnan(runs.parameters(folder))
   assert math.isnan(runs.steps_per_second(folder))
   assert all(map(math.isnan, runs.best(runs.scores(folder, TASK))))
+
+
+def test_predictions_beside_the_text_that_was_read(tmp_path):
+  (tmp_path / 'validation_eval').mkdir()
+  for name, lines in (
+      ('inputs', ["b'who ?'", 'b"it\'s caf\\xc3\\xa9"', "b'it's"]),
+      ('targets', ['a', 'b', 'c']), ('7_predictions', ['a', 'x', 'c'])):
+    (tmp_path / 'validation_eval' / f'{TASK}_{name}').write_text(
+        '\n'.join(lines) + '\n')
+  rows = runs.predictions(str(tmp_path), TASK, 7)
+  assert [row['input'] for row in rows] == ['who ?', "it's café", "b'it's"]
+  assert rows[1] == {'input': "it's café", 'target': 'b', 'prediction': 'x'}
+  assert runs.predictions(str(tmp_path), TASK, 8) == []

@@ -1,5 +1,6 @@
 """Reads what T5 has written into a model_dir."""
 
+import ast
 import glob
 import os
 
@@ -104,6 +105,15 @@ def parameters(model_dir):
   return record.count_parameters(dict(tf.train.list_variables(checkpoint)))
 
 
+def _text(line):
+  """Reads a line of T5's, which writes inputs as Python shows bytes."""
+  try:
+    value = ast.literal_eval(line) if line[:2] in ("b'", 'b"') else line
+  except (SyntaxError, ValueError):
+    return line  # A text that begins like bytes.
+  return value.decode('utf-8', 'replace') if isinstance(value, bytes) else value
+
+
 def predictions(model_dir, task, step, split='validation'):
   """Reads what T5's eval mode wrote of the examples of a checkpoint.
 
@@ -122,7 +132,7 @@ def predictions(model_dir, task, step, split='validation'):
   for name in ('inputs', 'targets', f'{step}_predictions'):
     try:
       with tf.io.gfile.GFile(os.path.join(folder, f'{task}_{name}')) as f:
-        columns.append(f.read().splitlines())
+        columns.append([_text(line) for line in f.read().splitlines()])
     except tf.errors.NotFoundError:
       return []
   return [dict(zip(('input', 'target', 'prediction'), row))
