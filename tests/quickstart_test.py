@@ -69,7 +69,7 @@ def test_end_to_end_with_a_kill(tmp_path):
   assert written in ended.stdout
   row, = pd.read_csv(root / 'table.csv').to_dict('records')
   assert row['model'] == 'lightconv'
-  assert row['raw_step'] in (2, 4) and row['pretrained_step'] in (2, 4)
+  assert {row['raw_step'], row['pretrained_step']} <= {0, 2, 4}
   assert 0 <= row['raw'] <= 100
   assert row['parameters'] > 100_000 and row['steps_per_second'] > 0
   assert (root / 'curves.png').stat().st_size > 10_000

@@ -1,6 +1,8 @@
 """The record beside a run's checkpoints, and what the report makes of it."""
 
 import json
+import shlex
+import sys
 
 import gin
 import pytest
@@ -46,7 +48,7 @@ def test_an_entry_for_each_start(tmp_path):
     assert start['vocabulary'] == {
         'name': 'ByteVocabulary', 'size': vocabulary.vocab_size}
     assert start['versions']['tensorflow'] == tf.__version__
-    assert 'pytest' in start['command'] and start['machine']
+    assert start['command'] == shlex.join(sys.argv) and start['machine']
 
 
 def test_one_that_was_killed_has_no_end(tmp_path):

@@ -67,12 +67,16 @@ class Cloud:
 
   def start(self, script, *args, **environ):
     self.record.unlink(missing_ok=True)
-    # A test run in the background ignores SIGINT, and so would its children.
+    def listen():
+      # Tests in the background or under nohup ignore them, as would children.
+      for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
     return subprocess.Popen(
         [commands.ROOT / 'run_scripts' / 'tpu' / script, *args],
         env={**self.environ, **environ}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        preexec_fn=listen)
 
   def run(self, script, *args, **environ):
     """Returns the exit code, standard output and standard error."""
