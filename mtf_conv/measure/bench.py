@@ -94,10 +94,8 @@ def figure1(out_dir, size=None, lengths=None, tokens=None, vocabulary=None):
 
 
 def _start():
-  # As T5's main and mtf_conv.training do: with other variables and loops it
-  # would have other speeds.
+  # As T5's main does: other variables and loops would have other speeds.
   tf.disable_v2_behavior()
-  tf.enable_resource_variables()
   tf.logging.set_verbosity(tf.logging.ERROR)
   print(machine.describe(), flush=True)
 

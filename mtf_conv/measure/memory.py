@@ -60,7 +60,6 @@ def _main():
 
   from mtf_conv.measure import step
   tf.disable_v2_behavior()
-  tf.enable_resource_variables()
   train = step.training_step(*json.loads(sys.argv[1]), check=False)
   before = _resident('VmRSS')
   with open('/proc/self/clear_refs', 'w') as f:

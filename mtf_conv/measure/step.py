@@ -138,7 +138,8 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
   say(name)
   models.parse([path], size)
   shape = (batch, inputs, targets, vocabulary)
-  with graph.Builder() as builder:
+  # The variables are those that mtf_conv.training has.
+  with graph.Builder() as builder, tf.variable_scope('', use_resource=True):
     loss, gradients = models.training(builder, *shape)
     updates = models.optimize(builder, gradients)
     lowering = builder.lower()
