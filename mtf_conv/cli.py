@@ -224,9 +224,9 @@ def _default(value, default):
 
 def _bench(parser):
   parser.add_argument(
-      'what', choices=['op', 'block', 'step', 'decode', 'figure1'],
-      help='the convolution, the block, a step of training, decoding; or the '
-      "paper's Figure 1")
+      'what', choices=['op', 'block', 'step', 'decode', 'build', 'figure1'],
+      help='the convolution, the block, a step of training, decoding, building '
+      "the graph; or the paper's Figure 1")
   parser.add_argument(
       '--quick', action='store_true', help='less of it, within a minute')
   parser.add_argument('--out', help='a folder for the table and the picture')
@@ -240,7 +240,7 @@ def _bench(parser):
       help='for op: timed beside the one that is chosen; may be repeated')
   parser.add_argument(
       '--size', choices=['tiny', 'mini', 'small', 'base', 'large'],
-      help='for figure1; 4+4 layers of d_model 256 when not given')
+      help='for build (base) and figure1 (4+4 layers of d_model 256)')
   parser.add_argument(
       '--vocabulary', type=int, help='for figure1; 1000 when not given')
 
@@ -248,6 +248,7 @@ def _bench(parser):
     known = {
         'op': {'quick', 'tokens', 'lowering'}, 'block': {'quick', 'tokens'},
         'step': {'quick', 'tokens', 'lengths'}, 'decode': {'quick', 'lengths'},
+        'build': {'quick', 'size'},
         'figure1': {'tokens', 'lengths', 'size', 'vocabulary'}}[args.what]
     options = {name: value for name, value in vars(args).items()
                if value and name not in ('what', 'out')}

@@ -135,13 +135,58 @@ def convolve(name, x, filters, offsets, segments=None):
   Where rows have several segments the filters are no longer static, and what
   does not support that gives way.
   """
-  def forward(lowering, x, filters):
-    return lowering.convolve(x, filters, offsets),
-  return _in_segments(forward, name, x, filters, offsets, segments)[0]
+  return _call(_convolve, name, offsets, x, filters, segments)[0]
 
 
 def gradients(name, x, filters, dy, offsets, segments=None):
   """Returns the gradients of x and of the filters; arguments as convolve."""
+  return _call(_gradients, name, offsets, x, filters, segments, dy)
+
+
+def _call(kernel, name, offsets, *tensors):
+  """Calls kernel as a function in the graph, which all layers share.
+
+  A copy of its operations in each layer would take longer to build than
+  attention. Under XLA they are few, and would be copied in any case.
+
+  Args:
+    kernel: _convolve or _gradients.
+    name: one of NAMES or None.
+    offsets: a list.
+    *tensors: the other arguments of kernel; a tf.Tensor or None each.
+
+  Returns:
+    What kernel returns.
+  """
+  if _in_xla():
+    return kernel(name, offsets, *tensors)
+  specs = tuple(t if t is None else tf.TensorSpec(t.shape, t.dtype.base_dtype)
+                for t in tensors)
+  return _traced(kernel, name, tuple(offsets), specs)(
+      *(t for t in tensors if t is not None))
+
+
+@functools.lru_cache(maxsize=128)
+def _traced(kernel, name, offsets, specs):
+  """Returns kernel as a tf.function of the tensors that are not None."""
+  def call(*tensors):
+    tensors = iter(tensors)
+    return kernel(name, offsets,
+                  *(spec and next(tensors) for spec in specs))
+
+  # In a graph of its own, so that nothing of the caller's (devices) stays.
+  with tf.Graph().as_default():
+    return tf.function(call, autograph=False).get_concrete_function(
+        *(spec for spec in specs if spec))
+
+
+def _convolve(name, offsets, x, filters, segments):
+  def forward(lowering, x, filters):
+    return lowering.convolve(x, filters, offsets),
+  return _in_segments(forward, name, x, filters, offsets, segments)
+
+
+def _gradients(name, offsets, x, filters, segments, dy):
   def backward(lowering, x, filters, dy):
     return (lowering.convolve(dy, *mirrored(filters, offsets)),
             lowering.correlate(x, dy, offsets, _is_static(filters)))

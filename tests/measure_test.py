@@ -14,6 +14,7 @@ from mtf_conv import cli, conv, errors, listing
 from mtf_conv.measure import (
   bench,
   block,
+  build,
   counting,
   decode,
   goals,
@@ -333,6 +334,15 @@ def test_decode():
       'greedy decoding, batch 1: transformer N=32 / lightconv N=32',
       'greedy decoding, batch 2: transformer N=32 / lightconv N=32']
   assert all(row['ratio'] > 0 for row in rows)
+
+
+def test_no_graph_of_a_convolution_is_larger_than_the_transformer_s():
+  rows = build.bench(0, 'tiny', min_rounds=1, say=say)
+  assert len(rows) == 9
+  for row in rows:
+    assert row['name'].endswith(' / transformer')
+    if not row['name'].startswith('building'):  # A time, which is not asserted.
+      assert row['ratio'] <= 1, row['name']
 
 
 def test_peak_memory():

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 
 from mtf_conv.measure import (  # noqa: E402
   block,
+  build,
   decode,
   figures,
   machine,
@@ -20,7 +21,7 @@ from mtf_conv.measure import (  # noqa: E402
 )
 
 _BENCHMARKS = {'op': op.bench, 'block': block.bench, 'step': step.bench,
-               'decode': decode.bench}
+               'decode': decode.bench, 'build': build.bench}
 
 # For how long a case is timed; a case of slow candidates takes a few rounds.
 _SECONDS, _QUICK_SECONDS = 5, 0.3
@@ -31,6 +32,7 @@ _QUICK = {
     'block': {'tokens': 2048},
     'step': {'lengths': (512,), 'peak_lengths': (), 't5_lengths': ()},
     'decode': {'lengths': (64, 1024), 'model_lengths': (64,)},
+    'build': {'size': 'tiny', 'min_rounds': 1},
 }
 
 

@@ -4,13 +4,14 @@ import matplotlib
 
 matplotlib.use('Agg')  # Draws without a display.
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import ticker  # noqa: E402
 
 # Whether a ratio is as it has to be; without a goal it is neither.
 _COLORS = {'hoped': 'C2', 'required': 'C0', 'no': 'C3', '': '0.7'}
 
 
 def ratios(path, frame):
-  """Draws ratios as bars, and what is required of them as marks.
+  """Draws ratios as points, and what is required of them as marks.
 
   Args:
     path: where the PNG goes.
@@ -19,16 +20,20 @@ def ratios(path, frame):
   figure, axes = plt.subplots(
       figsize=(9, 1 + 0.22 * len(frame)), layout='constrained')
   places = range(len(frame))
-  axes.barh(places, frame.ratio, color=frame.met.map(_COLORS))
+  colors = frame.met.map(_COLORS)
+  axes.axvline(1, color='0.4', linewidth=1)
+  axes.hlines(places, 1, frame.ratio, colors)
+  axes.scatter(frame.ratio, places, color=colors, zorder=2)
   for place, required in zip(places, frame.required):
     if required:
       axes.plot(float(required.split()[1]), place, 'k|', markersize=9)
   axes.set_yticks(places, frame.name, fontsize='x-small')
   axes.invert_yaxis()
   axes.set_xscale('log')
+  axes.xaxis.set_major_formatter('{x:g}')
+  axes.xaxis.set_minor_formatter(
+      ticker.LogFormatter(minor_thresholds=(1.5, 0.7)))
   axes.grid(axis='x', alpha=0.3)
-  # Bars begin well to the left of the smallest, which would not show.
-  axes.set_xlim(left=frame.ratio.min() / 2)
   axes.set_xlabel('ratio; the mark is what is required of it\n'
                   'green: as hoped, blue: as required, red: neither')
   _sign(figure, frame.machine[0])

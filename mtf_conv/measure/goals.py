@@ -66,3 +66,6 @@ for _batch in (1, 16):
   for _n in (64, 256, 1024, 4096):
     GOALS[f'greedy decoding, batch {_batch}: transformer N={_n} / '
           f'lightconv N={_n}'] = Goal('>=', 1)
+for _kind in ('lightconv', 'dilatedconv', 'dynamicconv'):
+  for _what in ('building', 'operations of', 'trainable variables of'):
+    GOALS[f'{_what} a base train graph: {_kind} / transformer'] = Goal('<=', 1)
