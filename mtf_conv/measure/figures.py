@@ -30,9 +30,12 @@ def ratios(path, frame):
   axes.set_yticks(places, frame.name, fontsize='x-small')
   axes.invert_yaxis()
   axes.set_xscale('log')
+  # A few percent are not to look like much.
+  left, right = axes.get_xlim()
+  axes.set_xlim(min(left, 0.5), max(right, 2))
+  axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter('{x:g}')
-  axes.xaxis.set_minor_formatter(
-      ticker.LogFormatter(minor_thresholds=(1.5, 0.7)))
+  axes.xaxis.set_minor_formatter('')
   axes.grid(axis='x', alpha=0.3)
   axes.set_xlabel('ratio; the mark is what is required of it\n'
                   'green: as hoped, blue: as required, red: neither')
