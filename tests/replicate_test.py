@@ -231,11 +231,13 @@ def test_answers(trec):
 
 
 def test_the_page_stands_alone(trec, tmp_path):
-  page.write(trec, str(tmp_path / 'report'))
+  table, notes = page.write(trec, str(tmp_path / 'report'))
+  assert table == (tmp_path / 'report/table2.md').read_text()
   html = (tmp_path / 'report/index.html').read_text()
   assert not re.search(r'(src|href)="(?!data:)', html)
   assert '86.00 ± 1.41' in html and '-7.60' in html
-  assert 'at step 300 is nan' in html
+  assert any('at step 300 is nan' in note for note in notes)
+  assert all(note in html for note in notes)
   for name in ('table2.md', 'table2.csv', 'table2.tex', 'curves_trec.png'):
     assert (tmp_path / 'report' / name).stat().st_size
 

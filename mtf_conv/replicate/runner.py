@@ -10,6 +10,7 @@ from mtf_conv.replicate import grid
 _TPU_FLAGS = {'tpu': 'the TPU that jobs run on, one at a time',
               'tpu_zone': 'the zone it is in', 'gcp_project': 'its project'}
 _FORMATS = ('table', 'json', 'shell', 'slurm')
+_NOTES = 12  # Lines of what is missing or doubtful on the terminal.
 
 
 def plan(runs, scale, form, teraflops_per_second):
@@ -71,7 +72,13 @@ def run(root, runs, scale, at_once, threads):
 def report(runs, scale, out_dir, figures_dir):
   """Writes the report of a grid, finished or not, and prints its table."""
   from mtf_conv.report import page
-  print(page.write(runs, out_dir, scale.get('about', ''), figures_dir), end='')
+  table, notes = page.write(runs, out_dir, scale.get('about', ''), figures_dir)
+  print(table, end='')
+  if notes:
+    print('\nMissing or doubtful:', *notes[:_NOTES], sep='\n* ')
+    if len(notes) > _NOTES:
+      print(f'* and {len(notes) - _NOTES} more, which index.html has')
+    print()
   print(f'Written to {os.path.abspath(out_dir)}: index.html, table2.md, .csv, '
         '.tex, curves')
   return 0

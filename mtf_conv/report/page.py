@@ -32,7 +32,7 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
       mtf_conv params.
 
   Returns:
-    The table in Markdown.
+    (the table in Markdown, what is missing or doubtful in sentences).
   """
   os.makedirs(out_dir, exist_ok=True)
   collected, notes = scores.collect(grid_runs)
@@ -43,6 +43,7 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
   _write(out_dir, 'table2.tex', table2.to_latex(table))
   cells.to_csv(os.path.join(out_dir, 'table2.csv'), index=False)
   pictures = _plot(grid_runs, cells, out_dir)
+  notes = provenance.doubts(grid_runs) + notes
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader('mtf_conv.report', '.'),
       autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
@@ -55,9 +56,9 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
       examples=_examples(cells),
       sources=provenance.sources(grid_runs, cells, table2.PARTS),
       table1=_table1(grid_runs), figures=_figures(figures_dir),
-      notes=notes + provenance.doubts(grid_runs))
+      notes=notes)
   _write(out_dir, 'index.html', page)
-  return markdown
+  return markdown, notes
 
 
 def _write(out_dir, name, text):
