@@ -38,9 +38,9 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
                 **kwargs):
   """T5's train_model with progress and a record, refusing other models.
 
-  It trains resource variables. T5's reference variables are updated in place,
-  off the TPU, while the backward pass still reads them, so that gradients mix
-  weights of two steps.
+  Off the TPU it trains resource variables that are read once a step. T5's
+  reference variables are updated in place while the backward pass still reads
+  them, so that gradients mix weights of two steps.
 
   Args:
     estimator: a TPUEstimator.
@@ -83,12 +83,40 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
         saving_listeners=[curve.listener])
 
   estimator.train = train_with_hooks
-  tf.enable_resource_variables()
+  # Whether variables are resources is settled for training only: what restores
+  # these for an evaluation does not look at shapes.
+  if not estimator._ctx._use_tpu:
+    estimator._create_global_step = _create_global_step
   try:
     return utils.train_model(estimator, vocabulary, *args, **kwargs)
   finally:
-    tf.disable_resource_variables()  # They are read without a look at shapes.
+    vars(estimator).pop('_create_global_step', None)
     del estimator.train
+
+
+def _create_global_step(graph):
+  """Creates the first variable of a graph of training, and says how all are."""
+  read_once(tf.get_variable_scope())
+  return tf.train.create_global_step(graph)
+
+
+def read_once(scope):
+  """Has each variable read once a step, which comes before its update.
+
+  Each operation that takes a resource variable would read it for itself, and
+  nothing would keep a late one from finding what the step has written.
+
+  Args:
+    scope: a tf.VariableScope, to which variables will be added.
+  """
+  def make(getter, *args, **kwargs):
+    variable = getter(*args, **kwargs)
+    # What TensorFlow has a caching_device for, which would add operations.
+    variable._cached_value = variable._graph_element
+    return variable
+
+  scope.set_use_resource(True)
+  scope.set_custom_getter(make)
 
 
 class ModelDirGuard(tf.train.SessionRunHook):

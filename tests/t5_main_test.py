@@ -49,6 +49,26 @@ def _checkpoints(model_dir):
           for path in glob.glob(f'{model_dir}/model.ckpt-*')}
 
 
+def _assert_variables_are_read_once(meta_graph):
+  """A second read in a step could find what the step has written.
+
+  Args:
+    meta_graph: the file of a graph of training. What saves it reads variables
+      for itself, in steps of its own.
+  """
+  meta = tf.MetaGraphDef()
+  meta.ParseFromString(meta_graph.read_bytes())
+  nodes = meta.graph_def.node
+  used = {name.lstrip('^').split(':')[0] for node in nodes
+          for name in node.input}
+  reads = [node.input[0] for node in nodes if node.op == 'ReadVariableOp'
+           and node.name in used and not node.name.startswith('save/')]
+  trained = [node.name for node in nodes if node.op == 'VarHandleOp' and
+             node.name.endswith('_slice_0')]
+  assert len(trained) > 20
+  assert [reads.count(name) for name in trained] == [1] * len(trained)
+
+
 def test_trains_quietly_resumes_and_refuses_another_model(tmp_path):
   model_dir = tmp_path / 'a model'
   first = _run(model_dir)
@@ -57,6 +77,7 @@ def test_trains_quietly_resumes_and_refuses_another_model(tmp_path):
   assert 'WARNING' not in first.stdout and 'tensorflow' not in first.stdout
   assert (model_dir / 'log.txt').stat().st_size > 10000
   assert 'model.ckpt-6.index' in _checkpoints(model_dir)
+  _assert_variables_are_read_once(model_dir / 'model.ckpt-6.meta')
 
   again = _run(model_dir, 'lightconv', 9)
   assert again.returncode == 0, again.stdout

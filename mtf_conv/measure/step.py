@@ -7,7 +7,7 @@ compat.install()
 import pandas as pd  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
-from mtf_conv import errors  # noqa: E402
+from mtf_conv import errors, training  # noqa: E402
 from mtf_conv.measure import (  # noqa: E402
   graph,
   memory,
@@ -138,8 +138,8 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
   say(name)
   models.parse([path], size)
   shape = (batch, inputs, targets, vocabulary)
-  # The variables are those that mtf_conv.training has.
-  with graph.Builder() as builder, tf.variable_scope('', use_resource=True):
+  with graph.Builder() as builder:
+    training.read_once(tf.get_variable_scope())
     loss, gradients = models.training(builder, *shape)
     updates = models.optimize(builder, gradients)
     lowering = builder.lower()
