@@ -121,23 +121,23 @@ class LocalConvAttnBlock(layers.GatedConv):
 
     Dynamic filters have batch and length before these.
     """
-    filters_dim, width_dim = self._filters_dim, self._heads_dim
+    filters_dim, width_dim = self._filters_dim, self.heads_dim
     dynamic = self._attention_type == 'dynamic_conv'
     kernel = self._get_taps(
         context, 'kernel', [width_dim] * dynamic + [filters_dim], taps_dim,
         (taps_dim.size * (width_dim.size if dynamic else 1))**-0.5)
     filters = kernel
     if dynamic:
-      kernel = mtf.replace_dimensions(kernel, width_dim, self._inner_dims)
-      filters = mtf.einsum([x1, kernel], reduced_dims=self._inner_dims)
-      if self._use_bias:
+      kernel = mtf.replace_dimensions(kernel, width_dim, self.inner_dims)
+      filters = mtf.einsum([x1, kernel], reduced_dims=self.inner_dims)
+      if self.use_bias:
         filters += self._get_taps(context, 'bias', [filters_dim], taps_dim, 0)
     # Channels take filters in turn: 0, 1, ..., 0, 1, ...
     filters = mtf.concat(
         [filters] * (width_dim.size // filters_dim.size), filters_dim.name)
     filters = mtf.replace_dimensions(
         filters, mtf.Dimension(filters_dim.name, width_dim.size),
-        self._inner_dims)
+        self.inner_dims)
     return mtf.transpose(
         filters,
         [d for d in filters.shape.dims if d != taps_dim] + [taps_dim])
@@ -145,12 +145,13 @@ class LocalConvAttnBlock(layers.GatedConv):
   def _get_taps(self, context, name, dims, taps_dim, stddev):
     """One variable for every tap, stacked: [taps, *dims]."""
     return mtf.stack(
-        [self._get_variable(
+        [self.get_variable(
             context, f'{FILTERS[self._attention_type]}_{tap}/{name}', dims,
             tf.random_normal_initializer(stddev=stddev))
          for tap in range(taps_dim.size)], taps_dim.name)
 
-  def _get_variable(self, context, name, dims, initializer):
+  def get_variable(self, context, name, dims, initializer):
+    """See GatedMixer."""
     name = VARIABLES.get(name, name)
     dtype = context.variable_dtype
     if name.startswith('separable_conv1d'):
@@ -160,23 +161,28 @@ class LocalConvAttnBlock(layers.GatedConv):
     return mtf.get_variable(context.mesh, name, mtf.Shape(dims),
                             initializer=initializer, dtype=dtype)
 
-  def _product(self, context, name, x, new_dims):
+  def project(self, context, name, x, new_dims):
+    """See GatedMixer."""
     if name == 'wo' and self._activation != 'linear':
       x = getattr(mtf, self._activation)(x)
-    return super()._product(context, name, x, new_dims)
+    return super().project(context, name, x, new_dims)
 
-  def _offsets(self, context):
+  def offsets(self, context):
+    """See GatedConv."""
     if context.model.autoregressive and self._window[-1] != 0:
       raise errors.UserError(
           f'max_relative_pos (={self._window[-1]}) must be 0 in a decoder')
     return list(self._window)
 
-  def _convolve(self, context, x1, filters, dilation_rate):
-    x1 *= _is_not_id_0(context)
-    x2 = super()._convolve(context, x1, filters, dilation_rate)
-    if self._use_bias:
-      x2 += self._bias(context, 'conv_bias', self._inner_dims)
-    return x2
+  def conv_input(self, context, x1):
+    """See GatedConv."""
+    return x1 * _is_not_id_0(context)
+
+  def output(self, context, x):
+    """See GatedMixer."""
+    if self.use_bias:
+      x += self.bias(context, 'conv_bias', self.inner_dims)
+    return super().output(context, x)
 
 
 def _is_not_id_0(context):

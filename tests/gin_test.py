@@ -31,8 +31,8 @@ def test_parses_with_unknown_names_as_errors(path):
   assert text.startswith('# '), 'opens with what it is for'
   # What run files require of their user, and a file that others include.
   needed = ['MIXTURE_NAME = None', 'PRETRAINED = None']
-  if path == 'models/dilatedconv.gin':
-    needed.append('filter_sizes = [3]')
+  needed += {'models/dilatedconv.gin': ['filter_sizes = [3]'],
+             'models/mixer.gin': ['mixer = None']}.get(path, [])
   harness.parse_gin([path], needed)
   gin.finalize()
 

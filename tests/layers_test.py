@@ -364,8 +364,7 @@ def test_filters_are_normalised_in_float32():
         model=m.encoder, mesh=m.mesh, mode='eval', variable_dtype=dtype,
         batch_dims=[], length_dim=mtf.Dimension('length', LENGTH))
     layer = m.encoder.layer_stack.layers[0]
-    filters, = m.run([layer._filters(
-        context, None, mtf.Dimension('conv_taps', 31))])
+    filters, = m.run([layer.filters(context, None)])
     logits, = m.weights.values()
   def rounded(x):
     return x.astype(ml_dtypes.bfloat16).astype('float32')
