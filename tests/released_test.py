@@ -116,7 +116,7 @@ def test_greedy_decoding_takes_the_best_token(
 def test_beam_scores_are_those_of_the_training_pass():
   trained = stock.trained('lightweight_conv')
   harness.check_beams(
-      lambda: _model(trained.folder), stock.SOURCE, trained.weights)
+      lambda: _model(trained.folder), stock.SOURCE, weights=trained.weights)
 
 
 # Packing and splitting, where the stock block leaks and splits nothing.
