@@ -222,6 +222,11 @@ def _default(value, default):
   return default if value is None else value
 
 
+def _check(parser):
+  from mtf_conv import check
+  return check.add_flags(parser)
+
+
 def _bench(parser):
   parser.add_argument(
       'what', choices=['op', 'block', 'step', 'decode', 'build', 'figure1'],
@@ -286,6 +291,8 @@ _VERBS = {
                   _replicate),
     'report': ("Table 2 of a grid beside the paper's, as pages and tables",
                _report),
+    'check': ('whether a mixer may be trained: causality, packing, decoding, '
+              '...', _check),
     'params': ('parameters, memory and FLOPs of models', _params),
     'bench': ('speed, as ratios that are measured in turn', _bench),
 }

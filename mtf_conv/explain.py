@@ -1,5 +1,6 @@
 """Turns what T5, gin and SeqIO raise for wrong input into one line."""
 
+import ast
 import inspect
 import re
 
@@ -33,7 +34,7 @@ def _unknown_task(name):
 # A pattern of the library's message whose group is the wrong name; what to
 # call it; what finds the nearest valid name from the groups.
 _UNKNOWN = (
-    (r"No configurable matching '(?:\S*/)?(?P<name>[^/']+)'",
+    (r"No configurable matching (?:reference )?'@?(?:\S*/)?(?P<name>[^/']+)'",
      'gin configurable', _unknown_configurable),
     (r"Configurable '(?P<configurable>[^']+)' doesn't have a parameter named "
      r"'(?P<name>[^']+)'", 'parameter', _unknown_parameter),
@@ -60,12 +61,63 @@ def one_line(error):
   for pattern, kind, nearest in _UNKNOWN:
     match = re.search(pattern, message)
     if match:
-      where = re.search(r'In file "([^"]+)", line (\d+)', message)
-      place = f' ({where.group(1)}:{where.group(2)})' if where else ''
-      return (f'Unknown {kind} {match["name"]!r}{place}'
+      return (f'Unknown {kind} {match["name"]!r}{_place(message)}'
               f'{nearest(**match.groupdict())}')
-  return (_another_model(message) or _another_dtype(message) or
-          _damaged_checkpoint(message) or _split_to_train_on(message))
+  for explain in (_unbound, _no_layer, _no_module, _another_model,
+                  _another_dtype, _damaged_checkpoint, _split_to_train_on):
+    line = explain(message)
+    if line:
+      return line
+  return None
+
+
+def _place(message):
+  """The file and line that gin names, in brackets; '' if it names none."""
+  where = re.search(r'In file "([^"]+)", line (\d+)', message)
+  return f' ({where.group(1)}:{where.group(2)})' if where else ''
+
+
+def _unbound(message):
+  """Explains that the gin files lack a value."""
+  required = re.search(
+      r'Required bindings for `(\S+)` not provided in config: (\[.*?\])',
+      message)
+  macro = re.search(r"macro\(\) missing .*'value'(?:.|\n)*?in scope '(\S+)'",
+                    message)
+  if required:
+    names = ast.literal_eval(required.group(2))
+    return (f'No gin file binds {" and ".join(names)} of {required.group(1)}: '
+            f'expected a line such as {required.group(1)}.{names[0]} = '
+            f'%{names[0]}')
+  if macro:
+    return (f'No gin file binds the macro {macro.group(1)}: expected a line '
+            f'{macro.group(1)} = ...')
+  return None
+
+
+def _no_layer(message):
+  """Explains that a stack was to be made of something else than layers."""
+  found = re.search(
+      r"'(\w+)' object (?:has no attribute 'set_name'|is not callable)\n"
+      r".*make_layer_stack", message)
+  if not found:
+    return None
+  return (f'{found.group(1)} is no layer: expected a subclass of '
+          "mesh_tensorflow's transformer.TransformerLayer, for a mixer one of "
+          'mtf_conv.mixer.GatedMixer')
+
+
+def _no_module(message):
+  """Explains what gin says of modules and packages."""
+  missing = re.search(r"No module named '(\S+)'\n\s+In file", message)
+  if missing:
+    return (f'Unknown module {missing.group(1)!r}{_place(message)}: its folder '
+            'must be in PYTHONPATH')
+  if 'expected str, bytes or os.PathLike object, not NoneType' in message and (
+      'In file' in message):
+    return (f'gin takes a folder that Python finds for its own{_place(message)}'
+            ": a folder of gin files must not be in PYTHONPATH itself")
+  return None
 
 
 def _another_model(message):

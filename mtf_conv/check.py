@@ -1,0 +1,63 @@
+"""mtf_conv check: whether a mixer may be trained, property by property."""
+
+
+def add_flags(parser):
+  """Adds the flags; returns the function that does the work."""
+  parser.add_argument(
+      'model', help='a model or its gin file: models/my.tiny.gin, '
+      'lightconv.tiny, or lightconv for its tiny size. A small one is enough: '
+      'its layers and heads are kept, its channels are not')
+  parser.add_argument(
+      '--module_import', action='append', default=[], metavar='MODULE',
+      help='a module to import first, such as that of the mixer; may be '
+      'repeated')
+  parser.add_argument(
+      '--gin_param', action='append', default=[], metavar='BINDING',
+      help='a gin binding that comes after the file; may be repeated')
+
+  def run(args):
+    return show(args.model, args.module_import, args.gin_param)
+
+  return run
+
+
+def show(model, modules=(), bindings=()) -> int:
+  """Prints a line for each property as soon as it is checked.
+
+  Args:
+    model: see testing.check_mixer.
+    modules: names of modules to import first.
+    bindings: gin bindings that come after the model's file.
+
+  Returns:
+    The exit code: 1 if a property fails.
+
+  Raises:
+    errors.UserError: there is no such model or module, or no model can be
+      built.
+  """
+  import importlib
+
+  from mtf_conv import errors, testing
+  for module in modules:
+    try:
+      importlib.import_module(module)
+    except ModuleNotFoundError as error:
+      raise errors.UserError(
+          f'--module_import={module}: {error}; its folder must be in PYTHONPATH'
+      ) from error
+  width = max(map(len, testing.PROPERTIES))
+  print(f'{"property".ljust(width)}  result  difference  allowed  what it says')
+
+  def say(result):
+    difference = ('-' if result.difference is None
+                  else f'{result.difference:.1e}')
+    print(f'{result.name.ljust(width)}  {"ok" if result.passed else "FAILED":6}'
+          f'  {difference:>10}  {result.tolerance:7.0e}  '
+          f'{result.detail}', flush=True)
+
+  results = testing.check_mixer(model, bindings, say=say)
+  failed = [result.name for result in results if not result.passed]
+  print(f'{model} fails {", ".join(failed)}.' if failed else
+        f'{model} has all {len(results)} properties.')
+  return int(bool(failed))
