@@ -67,13 +67,14 @@ class Model:
     self.variable_dtype = variable_dtype or mtf.VariableDType(tf.float32)
 
   def __enter__(self):
-    self._context = tf.Graph().as_default()
-    self._context.__enter__()
-    self.graph = mtf.Graph()
-    self.mesh = mtf.Mesh(self.graph, 'mesh')
-    self.bitransformer = models.make(VOCABULARY)
-    self.encoder = self.bitransformer.encoder
-    self.decoder = self.bitransformer.decoder
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(tf.Graph().as_default())
+      self.graph = mtf.Graph()
+      self.mesh = mtf.Mesh(self.graph, 'mesh')
+      self.bitransformer = models.make(VOCABULARY)
+      self.encoder = self.bitransformer.encoder
+      self.decoder = self.bitransformer.decoder
+      self._context = stack.pop_all()  # Left by __exit__, or now by an error.
     return self
 
   def __exit__(self, *exception):

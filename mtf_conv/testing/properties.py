@@ -4,6 +4,7 @@ from mtf_conv import compat
 
 compat.install()
 
+import contextlib  # noqa: E402
 import functools  # noqa: E402
 import inspect  # noqa: E402
 from typing import NamedTuple, Optional  # noqa: E402
@@ -155,7 +156,8 @@ class _Subject:
           'function that returns a layer')
     else:
       self._mixer = _maker(mixer)
-    models.parse(self._files, bindings)
+    with _explained():
+      models.parse(self._files, bindings)
     self._num_heads = _macro('num_heads')
     self._bindings = [
         *bindings, f'd_model = {self._num_heads * _D_KV}', f'd_kv = {_D_KV}',
@@ -167,14 +169,8 @@ class _Subject:
 
   def require_that_it_builds(self):
     """Raises a UserError with one line if the pass of training does not."""
-    try:
-      with self._model() as m:
-        model.teacher_logits(m, _ids(1, 2), _ids(2, 2))
-    except Exception as error:
-      line = explain.one_line(error)
-      if not line:
-        raise
-      raise errors.UserError(line) from error
+    with _explained(), self._model() as m:
+      model.teacher_logits(m, _ids(1, 2), _ids(2, 2))
 
   @functools.cached_property
   def _passes(self):
@@ -318,23 +314,40 @@ class _Subject:
     return np.max(differences)
 
 
+@contextlib.contextmanager
+def _explained():
+  """Makes a UserError of what a user can mend."""
+  try:
+    yield
+  except Exception as error:
+    line = explain.one_line(error)
+    if not line:
+      raise
+    raise errors.UserError(line) from error
+
+
 def _maker(mixer):
   """A function that makes layers, which says so if they are none."""
   arguments = {}
   if isinstance(mixer, type):
+    _require_layer(mixer)
     wanted = inspect.signature(mixer).parameters
     arguments = {name: value for name, value in (
         ('num_heads', 4), ('d_kv', _D_KV)) if name in wanted}
 
   def make():
     layer = mixer(**arguments)
-    if not isinstance(layer, transformer.TransformerLayer):
-      raise errors.UserError(
-          f'{type(layer).__name__} is no layer: a mixer must be a '
-          'mesh_tensorflow transformer.TransformerLayer')
+    _require_layer(type(layer))
     return layer
 
   return make
+
+
+def _require_layer(cls):
+  if not issubclass(cls, transformer.TransformerLayer):
+    raise errors.UserError(
+        f'{cls.__name__} is no layer: a mixer must be a mesh_tensorflow '
+        'transformer.TransformerLayer')
 
 
 def _macro(name):
