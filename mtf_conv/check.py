@@ -1,5 +1,7 @@
 """mtf_conv check: whether a mixer may be trained, property by property."""
 
+from mtf_conv import modules
+
 
 def add_flags(parser):
   """Adds the flags; returns the function that does the work."""
@@ -7,45 +9,31 @@ def add_flags(parser):
       'model', help='a model or its gin file: models/my.tiny.gin, '
       'lightconv.tiny, or lightconv for its tiny size. A small one is enough: '
       'its layers and heads are kept, its channels are not')
-  parser.add_argument(
-      '--module_import', action='append', default=[], metavar='MODULE',
-      help='a module to import first, such as that of the mixer; may be '
-      'repeated')
+  modules.add_flag(parser)
   parser.add_argument(
       '--gin_param', action='append', default=[], metavar='BINDING',
       help='a gin binding that comes after the file; may be repeated')
 
   def run(args):
-    return show(args.model, args.module_import, args.gin_param)
+    return show(args.model, args.gin_param)
 
   return run
 
 
-def show(model, modules=(), bindings=()) -> int:
+def show(model, bindings=()) -> int:
   """Prints a line for each property as soon as it is checked.
 
   Args:
     model: see testing.check_mixer.
-    modules: names of modules to import first.
     bindings: gin bindings that come after the model's file.
 
   Returns:
     The exit code: 1 if a property fails.
 
   Raises:
-    errors.UserError: there is no such model or module, or no model can be
-      built.
+    errors.UserError: there is no such model, or it cannot be built.
   """
-  import importlib
-
-  from mtf_conv import errors, testing
-  for module in modules:
-    try:
-      importlib.import_module(module)
-    except ModuleNotFoundError as error:
-      raise errors.UserError(
-          f'--module_import={module}: {error}; its folder must be in PYTHONPATH'
-      ) from error
+  from mtf_conv import testing
   width = max(map(len, testing.PROPERTIES))
   print(f'{"property".ljust(width)}  result  difference  allowed  what it says')
 

@@ -12,7 +12,7 @@ import re
 import sys
 import warnings
 
-from mtf_conv import errors
+from mtf_conv import errors, gin_files, modules
 
 
 class Parser(argparse.ArgumentParser):
@@ -160,18 +160,18 @@ def _convert(parser):
 
 def _params(parser):
   parser.add_argument(
-      'model', nargs='*', default=['transformer', 'lightconv', 'dilatedconv',
-                                   'dynamicconv'],
-      help='lightconv.base, lightconv, or the path of a gin file; all four '
+      'model', nargs='*',
+      help='lightconv.base, lightconv, or the path of a gin file; all '
       'models when none is given')
   parser.add_argument(
       '--sizes', nargs='+', default=['base'], metavar='SIZE',
-      choices=['tiny', 'mini', 'small', 'base', 'large'],
+      choices=gin_files.sizes(),
       help='of models that are named without one; base when not given')
   parser.add_argument(
       '--lengths', nargs='+', type=int, metavar='N',
       help='of inputs; 64 to 4096 when not given, with --topology 512')
   parser.add_argument('--csv', help='a file for the table')
+  modules.add_flag(parser)
   parser.add_argument(
       '--figure', help="a folder for the paper's Figure 2, PNG and CSV")
   tpu = parser.add_argument_group(
@@ -192,6 +192,8 @@ def _params(parser):
       'large cost on every topology, like docs/scale.md; takes minutes')
 
   def run(args):
+    names = args.model or list(dict.fromkeys(
+        name for size in args.sizes for name in gin_files.model_names(size)))
     if args.scale_doc:
       from mtf_conv.measure import scale
       scale.write(args.scale_doc)
@@ -203,7 +205,7 @@ def _params(parser):
       if args.figure:
         parser.error('--figure is not for --topology')
       from mtf_conv.measure import fit
-      fit.show(args.model, args.sizes, args.topology, args.model_parallelism,
+      fit.show(names, args.sizes, args.topology, args.model_parallelism,
                _default(args.batch, fit.BATCH), args.lengths or [fit.INPUTS],
                _default(args.tokens_per_microbatch, fit.TOKENS), args.csv)
       return
@@ -212,7 +214,7 @@ def _params(parser):
         parser.error(f'--{name} is for --topology')
     from mtf_conv.measure import counting
     counting.show(
-        args.model, args.sizes, args.lengths or [2**n for n in range(6, 13)],
+        names, args.sizes, args.lengths or [2**n for n in range(6, 13)],
         args.csv, args.figure)
 
   return run
@@ -244,22 +246,30 @@ def _bench(parser):
       '--lowering', action='append', choices=['depthwise', 'slices', 'band'],
       help='for op: timed beside the one that is chosen; may be repeated')
   parser.add_argument(
-      '--size', choices=['tiny', 'mini', 'small', 'base', 'large'],
+      '--size', choices=gin_files.sizes(),
       help='for build (base) and figure1 (4+4 layers of d_model 256)')
   parser.add_argument(
       '--vocabulary', type=int, help='for figure1; 1000 when not given')
+  parser.add_argument(
+      '--models', dest='kinds', type=lambda text: text.split(','),
+      metavar='NAME,...',
+      help="for step (transformer, lightconv and the user's own), build and "
+      'figure1 (all there are of the size)')
+  modules.add_flag(parser)
 
   def run(args):
     known = {
         'op': {'quick', 'tokens', 'lowering'}, 'block': {'quick', 'tokens'},
-        'step': {'quick', 'tokens', 'lengths'}, 'decode': {'quick', 'lengths'},
-        'build': {'quick', 'size'},
-        'figure1': {'tokens', 'lengths', 'size', 'vocabulary'}}[args.what]
+        'step': {'quick', 'tokens', 'lengths', 'kinds'},
+        'decode': {'quick', 'lengths'},
+        'build': {'quick', 'size', 'kinds'},
+        'figure1': {'tokens', 'lengths', 'size', 'vocabulary', 'kinds'}}[
+            args.what]
     options = {name: value for name, value in vars(args).items()
-               if value and name not in ('what', 'out')}
+               if value and name not in ('what', 'out', 'module_import')}
     for name in options:
       if name not in known:
-        parser.error(f'{args.what} has no --{name}')
+        parser.error(f'{args.what} has no --{name}'.replace('kinds', 'models'))
     from mtf_conv.measure import bench
     if args.what == 'figure1':
       bench.figure1(args.out, **options)
@@ -324,10 +334,11 @@ def main(argv=None):
     return 2
   what, add_flags = _VERBS[verb]
   parser = Parser(prog=f'mtf_conv {verb}', description=f'Verb {verb}: {what}.')
-  run = add_flags(parser)
-  parsed = parser.parse_args(args[1:])
-  quiet()
   try:
+    run = add_flags(parser)
+    parsed = parser.parse_args(args[1:])
+    quiet()
+    modules.import_all(getattr(parsed, 'module_import', ()))
     return run(parsed) or 0
   except errors.UserError as error:
     print(f'mtf_conv {verb}: {error}', file=sys.stderr)

@@ -121,7 +121,9 @@ def gin_files():
   from mtf_conv import gin_files as files
   try:
     yield (OK, f'{len(files.list_gin_files())} gin files in '
-           f'{files.gin_folder()}', None)
+           + ', '.join(files.folders()), None)
+  except errors.UserError as error:
+    yield BROKEN, str(error), None
   except FileNotFoundError as error:
     yield BROKEN, str(error), 'pip install mtf_conv again'
 

@@ -1,12 +1,8 @@
 """mtf_conv list: the models, tasks and gin files there are."""
 
-import os
 import re
 
 from mtf_conv import gin_files
-
-_MODEL = re.compile(r'models/(.+)\.(tiny|mini|small|base|large)\.gin')
-_SIZES = ('tiny', 'mini', 'small', 'base', 'large')
 
 
 def models():
@@ -17,17 +13,15 @@ def models():
     the sizes of a model from small to large.
   """
   found = []
-  for path in gin_files.list_gin_files():
-    match = _MODEL.fullmatch(path)
-    if match:
-      stated = re.search(r'# ([\d,]+) parameters', _read(path))
-      found.append((*match.groups(), stated.group(1) if stated else '', path))
-  return sorted(found, key=lambda row: (row[0], _SIZES.index(row[1])))
+  for name, size, path in gin_files.models():
+    stated = re.search(r'# ([\d,]+) parameters', gin_files.read(path))
+    found.append((name, size, stated.group(1) if stated else '', path))
+  return found
 
 
 def gin_descriptions():
   """Lists the gin files as (path, first line of its comment)."""
-  return [(path, _read(path).split('\n', 1)[0].lstrip('# '))
+  return [(path, gin_files.read(path).split('\n', 1)[0].lstrip('# '))
           for path in gin_files.list_gin_files()]
 
 
@@ -80,16 +74,12 @@ def show(kind=None):
   if kind in (None, 'models'):
     _print_table('Models', models(), numbers=(2,))
   if kind in (None, 'gin'):
-    _print_table(f'gin files in {gin_files.gin_folder()}', gin_descriptions())
+    _print_table('gin files in ' + ', '.join(gin_files.folders()),
+                 gin_descriptions())
   if kind in (None, 'tasks'):
     _print_table('Tasks and their data', [
         (name, 'ready' if there else 'not ready', text)
         for name, there, text in tasks()])
-
-
-def _read(path):
-  with open(os.path.join(gin_files.gin_folder(), path)) as f:
-    return f.read()
 
 
 def _print_table(title, rows, numbers=()):

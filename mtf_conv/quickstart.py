@@ -11,8 +11,8 @@ Stopped or killed, the same command goes on where it was.
 import os
 import sys
 
-from mtf_conv import cli, errors, jobs, t5_main
-from mtf_conv.replicate import grid, paper
+from mtf_conv import cli, errors, gin_files, jobs, t5_main
+from mtf_conv.replicate import grid
 
 TASK = 'demo_finetune'
 _LEARNING_RATE = 0.001
@@ -82,7 +82,8 @@ def _parser():
   parser = cli.Parser(prog='quickstart', description=__doc__)
   parser.add_argument(
       '--models', default='lightconv,transformer', metavar='NAME,...',
-      help=f'some of {", ".join(paper.MODELS)}, or all (default: %(default)s)')
+      help=f'some of {", ".join(gin_files.model_names("tiny"))}, or all '
+      '(default: %(default)s)')
   parser.add_argument(
       '--root', default='quickstart_runs', metavar='DIR',
       help='the folder of checkpoints, logs and results (default: %(default)s)')

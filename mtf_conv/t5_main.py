@@ -97,7 +97,8 @@ def _run(argv):
   from mtf_conv import gin_files, record
   flags.DEFINE_boolean(
       'verbose', False, 'Show all that TensorFlow and T5 print.')
-  gin.add_config_file_search_path(gin_files.gin_folder())
+  for folder in gin_files.folders():
+    gin.add_config_file_search_path(folder)
 
   def parse_flags(argv):
     try:

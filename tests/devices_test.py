@@ -8,8 +8,8 @@ import sys
 import killed_training
 import pytest
 
-from mtf_conv import training
-from mtf_conv.measure import devices, models
+from mtf_conv import gin_files, training
+from mtf_conv.measure import devices
 
 MESHES = [mesh for mesh in devices.MESHES if mesh]
 STEPS = 20
@@ -61,7 +61,7 @@ def _size(model):
 @pytest.mark.parametrize('model, meshes', [
     ('lightconv', ['batch:4;model:2']),
     *(pytest.param(model, MESHES, marks=pytest.mark.slow)
-      for model in models.KINDS)])
+      for model in gin_files.model_names('tiny'))])
 def test_a_mesh_ends_with_the_loss_of_one_device(model, meshes, tmp_path):
   alone = _train(tmp_path / 'alone', model, '--gin_file=hardware/cpu.gin')
   assert alone[STEPS] < alone[1] - 1, 'it learns'

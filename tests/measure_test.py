@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mtf_conv import cli, conv, errors, listing
+from mtf_conv import cli, conv, errors, gin_files, listing
 from mtf_conv.measure import (
   bench,
   block,
@@ -352,7 +352,7 @@ def test_peak_memory():
 
 
 def test_figure1(capsys, monkeypatch, tmp_path):
-  monkeypatch.setattr(models, 'KINDS', ('lightconv',))
+  monkeypatch.setattr(gin_files, 'model_names', lambda size: ['lightconv'])
   cli.main(['mtf_conv', 'bench', 'figure1', '--size=tiny', '--lengths', '16',
             '--tokens=32', '--vocabulary=100', f'--out={tmp_path}'])
   frame = pd.read_csv(tmp_path / 'figure1.csv')

@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from mtf_conv import cli, errors, hardware
 from mtf_conv.measure import core, counting, fit, graph, models, scale
+from mtf_conv.replicate import paper
 
 SHORT = dict(inputs=16, targets=8, bindings=['num_layers = 1'])
 DOCS = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'docs')
@@ -227,7 +228,7 @@ def test_what_does_not_fit_is_an_error_after_the_table(capsys, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('size', ['tiny', 'mini', 'small', 'base', 'large'])
-@pytest.mark.parametrize('kind', models.KINDS)
+@pytest.mark.parametrize('kind', paper.MODELS)
 def test_every_model_fits_every_topology(kind, size):
   for topology in hardware.topologies().values():
     assert fit.fit(path_of(f'{kind}.{size}'), topology).fits
@@ -288,7 +289,7 @@ def test_hours_of_chips():
 
 def test_the_page_is_of_every_model_and_topology(figures):
   assert set(figures.index) == {
-      (f'{kind}.{size}', topology) for kind in models.KINDS
+      (f'{kind}.{size}', topology) for kind in paper.MODELS
       for size in ('base', 'large') for topology in hardware.topologies()}
   assert (figures.fits == 'yes').all()
 

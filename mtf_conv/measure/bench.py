@@ -8,6 +8,7 @@ import os  # noqa: E402
 
 import tensorflow.compat.v1 as tf  # noqa: E402
 
+from mtf_conv import gin_files  # noqa: E402
 from mtf_conv.measure import (  # noqa: E402
   block,
   build,
@@ -58,7 +59,8 @@ def run(what, quick=False, out_dir=None, **options):
     print(f'Wrote {os.path.join(out_dir, what)}.csv and .png')
 
 
-def figure1(out_dir, size=None, lengths=None, tokens=None, vocabulary=None):
+def figure1(out_dir, size=None, lengths=None, tokens=None, vocabulary=None,
+            kinds=None):
   """Measures, prints and draws Figure 1 of the paper.
 
   Args:
@@ -67,19 +69,21 @@ def figure1(out_dir, size=None, lengths=None, tokens=None, vocabulary=None):
     lengths: of inputs.
     tokens: input tokens in a batch.
     vocabulary: how many ids there are.
+    kinds: names of models; all that have the size when None.
 
   Raises:
     errors.UserError: a model computes something else.
   """
   _start()
+  kinds = kinds or gin_files.model_names(size or 'mini')
   tokens = tokens or step.TOKENS
   vocabulary = vocabulary or step.FEW_IDS
   frame = step.figure1(
-      [f'models/{kind}.{size or "mini"}.gin' for kind in models.KINDS],
+      [f'models/{kind}.{size or "mini"}.gin' for kind in kinds],
       () if size else models.BENCH_SIZE, lengths or step.LENGTHS, tokens,
       vocabulary, say=_say)
   table = frame.pivot(index='inputs', columns='model',
-                      values='examples_per_second')[list(models.KINDS)]
+                      values='examples_per_second')[kinds]
   print(table.map('{:.3g}'.format).to_string())
   if out_dir:
     os.makedirs(out_dir, exist_ok=True)

@@ -8,12 +8,14 @@ import time  # noqa: E402
 
 import tensorflow.compat.v1 as tf  # noqa: E402
 
+from mtf_conv import gin_files  # noqa: E402
 from mtf_conv.measure import graph, models, results, timing  # noqa: E402
 
 BATCH, INPUTS = 8, 512
 
 
-def bench(seconds, size='base', min_rounds=3, bindings=(), say=print):
+def bench(seconds, size='base', min_rounds=3, bindings=(), say=print,
+          kinds=None):
   """Times how long a graph of training takes to build: CPU time, one device.
 
   Args:
@@ -22,11 +24,15 @@ def bench(seconds, size='base', min_rounds=3, bindings=(), say=print):
     min_rounds: how often each is built at least.
     bindings: gin bindings that come after the models' files.
     say: is told of each model before it is built first.
+    kinds: names of models beside the Transformer; all of the size when None.
 
   Returns:
     A list of results.row: times, TensorFlow operations and trainable variables
     of the convolutions over the Transformer's.
   """
+  kinds = ['transformer', *(
+      kind for kind in kinds or gin_files.model_names(size)
+      if kind != 'transformer')]
   counts = {}
 
   def build(kind):
@@ -36,9 +42,9 @@ def bench(seconds, size='base', min_rounds=3, bindings=(), say=print):
 
   # The Python bytecode is one thread: what else runs does not count.
   times = timing.interleave(
-      {kind: (lambda kind=kind: build(kind)) for kind in models.KINDS},
+      {kind: (lambda kind=kind: build(kind)) for kind in kinds},
       seconds, min_rounds=min_rounds, warm_up=1, clock=time.process_time)
-  convolutions = [kind for kind in models.KINDS if kind != 'transformer']
+  convolutions = [kind for kind in kinds if kind != 'transformer']
   rows = results.rows(f'building a {size} train graph', times,
                       [(kind, 'transformer') for kind in convolutions])
   for index, what in enumerate(('operations', 'trainable variables')):

@@ -15,6 +15,7 @@ import argparse  # noqa: E402
 import mesh_tensorflow as mtf  # noqa: E402
 import pandas as pd  # noqa: E402
 
+from mtf_conv import gin_files  # noqa: E402
 from mtf_conv.measure import graph, models  # noqa: E402
 
 MESHES = ('', 'batch:8', 'batch:4;model:2', 'model:4')
@@ -93,14 +94,15 @@ def table(paths, batch, inputs, meshes=MESHES, **options) -> pd.DataFrame:
 def main():
   """Prints the table and writes it."""
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('model', nargs='*', default=models.KINDS)
+  parser.add_argument('model', nargs='*')
   parser.add_argument('--size', default='tiny')
   parser.add_argument('--batch', type=int, default=32)
   parser.add_argument('--inputs', type=int, default=128)
   parser.add_argument('--mesh_shape', nargs='+', default=MESHES)
   parser.add_argument('--out', help='a file for the table, CSV')
   args = parser.parse_args()
-  frame = table([path for name in args.model
+  frame = table([path for name in
+                 args.model or gin_files.model_names(args.size)
                  for path in models.resolve(name, [args.size])],
                 args.batch, args.inputs, args.mesh_shape)
   print(frame.to_string(index=False, float_format='{:.3f}'.format))

@@ -23,8 +23,6 @@ from mtf_conv import errors, gin_files, listing  # noqa: E402
 # a mini model.
 BENCH_SIZE = ('d_model = 256', 'd_ff = 1024', 'd_kv = 64')
 
-# In the order of the paper's tables.
-KINDS = ('transformer', 'lightconv', 'dilatedconv', 'dynamicconv')
 VOCABULARY = 32100  # T5's 32,000 pieces and 100 sentinels.
 
 
@@ -54,7 +52,7 @@ def resolve(name, sizes=('base',)) -> list[str]:
   if not found:
     raise errors.UserError(
         f'unknown model {name!r}: mtf_conv list models names them all'
-        + errors.nearest(name, [*known, *KINDS]))
+        + errors.nearest(name, [*known, *gin_files.model_names()]))
   return found
 
 
@@ -79,7 +77,8 @@ def parse(paths, bindings=()):
   for module in (mesh_tensorflow.transformer, t5.models):
     gin.add_config_file_search_path(
         os.path.join(os.path.dirname(module.__file__), 'gin'))
-  gin.add_config_file_search_path(gin_files.gin_folder())
+  for folder in gin_files.folders():
+    gin.add_config_file_search_path(folder)
   # gin logs an error for every folder that it does not find a file in.
   root = logging.getLogger()
   root.addFilter(_is_no_search)

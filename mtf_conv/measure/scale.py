@@ -223,7 +223,7 @@ def write(path, sizes=_SIZES, say=print):
   part = utilisation()
   fits, costs = [], []
   for size in sizes:
-    for kind in models.KINDS:
+    for kind in paper.MODELS:
       model_path, = models.resolve(f'{kind}.{size}')
       say(f'{kind}.{size}')
       of_model = [fit.fit(model_path, t)

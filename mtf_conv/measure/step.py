@@ -7,7 +7,7 @@ compat.install()
 import pandas as pd  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
-from mtf_conv import errors, training  # noqa: E402
+from mtf_conv import errors, gin_files, training  # noqa: E402
 from mtf_conv.measure import (  # noqa: E402
   graph,
   memory,
@@ -30,7 +30,7 @@ FEW_IDS = 1000
 
 def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
           t5_lengths=T5_LENGTHS, tokens=TOKENS, size=models.BENCH_SIZE,
-          say=print):
+          say=print, kinds=None):
   """Times steps of training of 4+4 layers, d_model 256.
 
   Args:
@@ -41,6 +41,8 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
     tokens: input tokens in a batch, at any length.
     size: gin bindings for mini models.
     say: is told of each case before it is measured.
+    kinds: names of models that are compared with the Transformer; lightconv and
+      the user's own when None.
 
   Returns:
     A list of results.row.
@@ -48,6 +50,9 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
   Raises:
     errors.UserError: a model differs from the one of plain convolutions.
   """
+  kinds = [kind for kind in kinds or [
+      'lightconv', *gin_files.added_model_names('mini')]
+           if kind != 'transformer']
   rows = []
   for name, case_lengths, vocabulary in (
       ('train step', lengths, FEW_IDS),
@@ -59,25 +64,25 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
         f'{kind} N={length}': training_step(
             f'models/{kind}.mini.gin', tokens // length, length, TARGETS,
             vocabulary, size, say)
-        for length in case_lengths for kind in ('transformer', 'lightconv')},
+        for length in case_lengths for kind in ('transformer', *kinds)},
         seconds, min_rounds=3, warm_up=1)
     rows += results.rows(name, times, [
-        *((f'transformer N={n}', f'lightconv N={n}') for n in case_lengths),
+        *((f'transformer N={n}', f'{kind} N={n}')
+          for kind in kinds for n in case_lengths),
         # There are as many input tokens: these are ratios of times per token.
-        *((f'lightconv N={n}', f'lightconv N={case_lengths[0]}')
-          for n in case_lengths[1:])])
+        *((f'{kind} N={n}', f'{kind} N={case_lengths[0]}')
+          for kind in kinds for n in case_lengths[1:])])
   if not memory.can_measure():
     say('no peak memory: only Linux tells it')
     peak_lengths = ()
   for length in [n for n in peak_lengths if n in lengths]:
     say(f'peak memory, N={length}')
-    light, transformer = (
-        memory.peak(f'models/{kind}.mini.gin', tokens // length, length,
-                    TARGETS, FEW_IDS, size)
-        for kind in ('lightconv', 'transformer'))
-    rows.append(results.row(
-        f'peak memory of a train step: lightconv N={length} / '
-        f'transformer N={length}', light / transformer))
+    peaks = {kind: memory.peak(
+        f'models/{kind}.mini.gin', tokens // length, length, TARGETS, FEW_IDS,
+        size) for kind in ('transformer', *kinds)}
+    rows += [results.row(
+        f'peak memory of a train step: {kind} N={length} / transformer '
+        f'N={length}', peaks[kind] / peaks['transformer']) for kind in kinds]
   return rows
 
 

@@ -31,6 +31,7 @@ from mesh_tensorflow.transformer import (  # noqa: E402
 from tensorflow.python.framework import kernels  # noqa: E402
 from tensorflow.python.tpu import device_assignment, topology, tpu  # noqa: E402
 
+from mtf_conv import gin_files  # noqa: E402
 from mtf_conv.measure import models  # noqa: E402
 
 MESH_SHAPE = 'batch:16;model:2'
@@ -246,13 +247,14 @@ def table(paths, say=print, **shapes) -> pd.DataFrame:
 def main():
   """Prints the table and writes it."""
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-  parser.add_argument('model', nargs='*', default=models.KINDS)
+  parser.add_argument('model', nargs='*')
   parser.add_argument('--size', default='base')
   parser.add_argument('--mesh_shape', default=MESH_SHAPE)
   parser.add_argument('--out', help='a file for the table, CSV')
   args = parser.parse_args()
   tf.disable_v2_behavior()  # As T5's main does.
-  frame = table([path for name in args.model
+  frame = table([path for name in
+                 args.model or gin_files.model_names(args.size)
                  for path in models.resolve(name, [args.size])],
                 mesh_shape=args.mesh_shape)
   print(frame.to_string(index=False))

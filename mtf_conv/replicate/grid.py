@@ -9,7 +9,8 @@ variables of all jobs: without oneDNN, training on one thread is repeatable to
 the last bit, and with checkpoints in float32 a restart changes nothing.
 `hardware` is what they run on. `like` names the scale from which comes all that
 a file does not say itself, stage by stage. The lengths of fine-tuning are those
-of gin/sequence_lengths unless they are given.
+of gin/sequence_lengths unless they are given. `models` are all that have the
+scale's size unless they are given; `without` takes some of them out.
 """
 
 import dataclasses

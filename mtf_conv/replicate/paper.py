@@ -60,6 +60,8 @@ MNLI_WITH_ENCODER_ATTENTION = 83
 
 def score(model, init, task, metric):
   """Returns a score that the paper prints, in percent; None if it has none."""
+  if model not in MODELS:
+    return None
   if (task, metric) in COLUMNS:
     try:
       return TABLE_2[init][model][COLUMNS.index((task, metric))]
@@ -68,6 +70,13 @@ def score(model, init, task, metric):
   if init == 'pretrained' and (task, metric) in TEXT:
     return float(TEXT[task, metric][model != 'transformer'])
   return None
+
+
+def in_order(models):
+  """Returns models without doubles: the paper's in its order, then others."""
+  found = list(dict.fromkeys(models))
+  return sorted(found, key=lambda model: (
+      MODELS.index(model) if model in MODELS else len(MODELS)))
 
 
 def gain(raw, pretrained):

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from mtf_conv import errors, jobs, t5_main
+from mtf_conv import errors, jobs, modules, t5_main
 from mtf_conv.replicate import grid
 
 # Of t5_mesh_conv, which hands them to TensorFlow.
@@ -129,6 +129,7 @@ def _grid(args):
   scale = grid.load_scale(args.scale)
   flags = [f'--{name}={getattr(args, name)}' for name in _TPU_FLAGS
            if getattr(args, name)]
+  flags += [f'--module_import={name}' for name in args.module_import]
   flags += [f'--gin_param={binding}' for binding in args.gin_param]
   hardware = args.hardware or ('tpu' if args.tpu else None)
   runs = grid.make(
@@ -159,6 +160,7 @@ def _add_grid_flags(parser):
   parser.add_argument(
       '--checkpoints', metavar='DIR',
       help='where all model_dirs go, for a TPU gs://BUCKET/... (default: ROOT)')
+  modules.add_flag(parser)
   for name, help_ in _TPU_FLAGS.items():
     parser.add_argument(f'--{name}', metavar='NAME', help=help_)
   parser.add_argument(

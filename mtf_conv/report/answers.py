@@ -4,8 +4,6 @@ import numpy as np
 
 from mtf_conv.replicate import paper
 
-_CONVOLUTIONS = tuple(m for m in paper.MODELS if m != 'transformer')
-
 
 def answer(cells, speeds=None):
   """Answers RQ1 to RQ5 of section 1.
@@ -33,9 +31,18 @@ def answer(cells, speeds=None):
 _MISSING = 'No numbers yet.'
 
 
+def _models(scores):
+  return paper.in_order(model for _, model, *_ in scores)
+
+
+def _convolutions(scores):
+  """All that is compared with the Transformer, the user's own included."""
+  return [model for model in _models(scores) if model != 'transformer']
+
+
 def _gains(scores):
   lines = []
-  for model in paper.MODELS:
+  for model in _models(scores):
     gains = [paper.gain(score, scores[('pretrained', model, *place)])
              for (init, m, *place), score in scores.items()
              if init == 'raw' and m == model
@@ -50,7 +57,7 @@ def _gains(scores):
 def _compare(scores, init):
   """(task, metric, convolution, difference) for the best convolution."""
   for (i, model, *place), score in scores.items():
-    ours = {m: scores[(init, m, *place)] for m in _CONVOLUTIONS
+    ours = {m: scores[(init, m, *place)] for m in _convolutions(scores)
             if (init, m, *place) in scores}
     if i == init and model == 'transformer' and ours:
       best = max(ours, key=ours.get)
@@ -94,9 +101,9 @@ def _losses(scores):
 
 def _best(scores):
   places = {tuple(place) for init, _, *place in scores if init == 'pretrained'}
-  wins = dict.fromkeys(_CONVOLUTIONS, 0)
+  wins = dict.fromkeys(_convolutions(scores), 0)
   for place in places:
-    ours = {m: scores[('pretrained', m, *place)] for m in _CONVOLUTIONS
+    ours = {m: scores[('pretrained', m, *place)] for m in _convolutions(scores)
             if ('pretrained', m, *place) in scores}
     if len(ours) > 1:
       wins[max(ours, key=ours.get)] += 1

@@ -37,8 +37,8 @@ def columns(cells):
 
 
 def models(cells):
-  """Returns the models there are, in the paper's order."""
-  return [m for m in paper.MODELS if m in set(cells.model)]
+  """Returns the models there are: the paper's in its order first."""
+  return paper.in_order(cells.model)
 
 
 def arrange(cells):

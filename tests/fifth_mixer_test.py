@@ -1,0 +1,162 @@
+"""A fifth mixer, outside the package, is found by every verb and table."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mtf_conv import cli, errors
+from mtf_conv.replicate import grid, paper
+from mtf_conv.report import answers, table2
+
+MODULE = '''
+import gin
+import mesh_tensorflow as mtf
+
+from mtf_conv import mixer
+
+
+@gin.configurable
+class RunningSum(mixer.GatedMixer):
+  """The sum of all that a position may read, over the length."""
+
+  def mix(self, context, x):
+    length = context.length_dim
+    memory = mtf.Dimension('memory_length', length.size)
+    return mtf.einsum(
+        [mtf.rename_dimension(x, length.name, memory.name),
+         mixer.readable(context, memory)],
+        output_shape=x.shape) * (1 / length.size)
+
+  def mix_step(self, context, x, state):
+    window, state = self.slide(x, state)
+    total = mtf.reduce_sum(
+        window, reduced_dim=window.shape.get_dim_by_name('history'))
+    return total * (1 / context.length_dim.size), state
+'''
+
+GIN = '''# Sums in place of convolutions.
+include 'models/transformer.{size}.gin'
+import running_sum
+include 'models/mixer.gin'
+
+mixer = @running_sum.RunningSum
+running_sum.RunningSum.num_heads = %num_heads
+running_sum.RunningSum.d_kv = %d_kv
+'''
+
+
+@pytest.fixture
+def longsum(tmp_path, monkeypatch):
+  """Makes the model longsum, tiny and mini; returns its environment."""
+  code = tmp_path / 'code'
+  (tmp_path / 'gins' / 'models').mkdir(parents=True)
+  code.mkdir()
+  (code / 'running_sum.py').write_text(MODULE)
+  for size in ('tiny', 'mini'):
+    (tmp_path / 'gins' / 'models' / f'longsum.{size}.gin').write_text(
+        GIN.format(size=size))
+  monkeypatch.setenv('MTF_CONV_GIN', str(tmp_path / 'gins'))
+  monkeypatch.setenv('PYTHONPATH', str(code))
+  monkeypatch.syspath_prepend(code)
+
+
+def _scale(folder):
+  scale = grid.load_scale('demo')
+  for stage in (scale['pretrain'], scale['tasks']['demo_finetune']):
+    stage['steps'] = 2
+    stage['gin_params'] += ['utils.run.train_steps = 2',
+                            'utils.run.save_checkpoints_steps = 2']
+  path = folder / 'few_steps.json'
+  path.write_text(json.dumps(scale))
+  return f'--scale={path}'
+
+
+def _mtf_conv(*args):
+  ended = subprocess.run(
+      [sys.executable, '-m', 'mtf_conv.cli', *args], capture_output=True,
+      text=True)
+  assert ended.returncode == 0, ended.stdout + ended.stderr
+  return ended.stdout
+
+
+def test_replicate_and_report(longsum, tmp_path):
+  flags = [_scale(tmp_path), '--models=longsum,transformer',
+           '--learning_rates=0.001', f'--root={tmp_path / "root"}']
+  _mtf_conv('replicate', 'run', '--jobs=2', '--module_import=running_sum',
+            *flags)
+  out = tmp_path / 'report'
+  printed = _mtf_conv('report', f'--out={out}',
+                      '--module_import=running_sum', *flags)
+  for text in (printed, (out / 'table2.md').read_text(),
+               (out / 'index.html').read_text()):
+    assert 'longsum' in text
+  cells = pd.read_csv(out / 'table2.csv')
+  ours = cells[cells.model == 'longsum']
+  assert set(ours.init) == {'raw', 'pretrained'}
+  assert ours.ours.notna().all() and ours.paper.isna().all()
+  assert 'No numbers yet' not in (out / 'index.html').read_text()
+
+
+def test_params_and_bench(longsum, capsys):
+  assert cli.main(['mtf_conv', 'params', '--sizes', 'tiny', '--lengths', '8',
+                   '--module_import=running_sum']) == 0
+  printed = capsys.readouterr().out
+  for model in ('transformer', 'lightconv', 'longsum'):
+    assert f'{model}.tiny' in printed
+  assert cli.main(['mtf_conv', 'bench', 'step', '--quick', '--lengths', '64',
+                   '--tokens', '64', '--module_import=running_sum']) == 0
+  assert 'transformer N=64 / longsum N=64' in capsys.readouterr().out
+
+
+def _cells():
+  """The scores of a model that the paper does not have, beside another's."""
+  return pd.DataFrame([
+      {'init': init, 'model': model, 'task': task, 'metric': 'exact_match',
+       'ours': score, 'std': np.nan, 'difference': np.nan,
+       'paper': paper.score(model, init, task, 'exact_match')}
+      for task in ('cogs', 'my_task')
+      for model, scores in (('longconv', (60., 70.)), ('transformer',
+                                                       (40., 50.)))
+      for init, score in zip(('raw', 'pretrained'), scores)])
+
+
+def test_a_model_that_the_paper_does_not_have_is_in_the_table():
+  cells = _cells()
+  assert table2.models(cells) == ['transformer', 'longconv']
+  assert table2.columns(cells) == [
+      ('cogs', 'exact_match'), ('my_task', 'exact_match')]
+  row = table2.arrange(cells)['with pre-training']['longconv']
+  assert [(cell.ours, cell.paper, cell.best) for cell in row] == [
+      ('70.00', None, True)] * 2
+
+
+def test_a_model_that_the_paper_does_not_have_is_in_the_answers():
+  found = dict(answers.answer(_cells(), {'transformer': 1., 'longconv': 2.}))
+  for question, answer in found.items():
+    assert answer != 'No numbers yet.' or question.startswith('RQ5'), question
+  assert 'longconv gains in 2 of 2 columns' in next(iter(found.values()))
+
+
+def test_the_paper_prints_nothing_of_another_model():
+  assert paper.score('longconv', 'pretrained', 'cogs', 'exact_match') is None
+  assert paper.score('longconv', 'raw', 'imdb', 'accuracy') is None
+  assert paper.score('lightconv', 'pretrained', 'cogs', 'exact_match') == 95
+  assert paper.score('lightconv', 'pretrained', 'my_task', 'accuracy') is None
+
+
+def test_a_scale_that_names_no_model(tmp_path):
+  path = tmp_path / 'scale.json'
+  for key in ('models', 'without'):
+    path.write_text(json.dumps({'like': 'demo', key: ['lightcon']}))
+    with pytest.raises(errors.UserError, match=r"'lightcon', which has no gin "
+                       r"file models/lightcon.tiny.gin.*mean 'lightconv'"):
+      grid.make(grid.load_scale(str(path)), str(tmp_path))
+
+
+def test_no_module(capsys):
+  assert cli.main(['mtf_conv', 'params', '--module_import=no_such_one']) == 1
+  assert "no module 'no_such_one'" in capsys.readouterr().err
