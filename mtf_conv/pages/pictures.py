@@ -219,10 +219,10 @@ def tensor():
       (_PLAIN, 'x + X~3', *outer),
   )
   notes = (
-      ('filters, light', '[filters, taps]', '[filters, taps]'),
+      ('filters, light and dilated', '[filters, taps]', '[filters, taps]'),
       ('filters, dynamic', '[batch, length, filters, taps]',
        '[batch, filters, taps]'),
-      ('kept for the next step', '', '[batch, conv_history, heads, d_kv]'),
+      ('kept for the next step', '-', '[batch, conv_history, heads, d_kv]'),
   )
   picture = Picture(920, 186 + 48 * len(rows), "One tensor's way through a "
                     'block, with its shape after each operation')
