@@ -143,6 +143,7 @@ def _block_around(picture, x, title):
   picture.arrow((middle, 64), (middle, 86))
   picture.box(middle - 60, 86, 120, 28, _PLAIN, 'RMS norm')
   picture.box(x + 24, 134, 332, 242, _FRAME)
+  picture.text(x + 36, 148, 'mixer', 12, _FAINT, anchor='start')
   picture.line([(middle, 114), (middle, 152)])
   picture.arrow((middle, 366), (middle, 397))
   picture.dot(middle, 408, '+')
@@ -172,7 +173,7 @@ def block():
     picture.box(center - 36, 172, 72, 30, _PRODUCT, name, 15)
   for center in (94, 200):
     picture.arrow((center, 202), (center, 226))
-  picture.box(58, 226, 178, 32, _MIXING, 'softmax(Q · K)')
+  picture.box(58, 226, 178, 32, _MIXING, 'softmax(Q · K + bias)')
   picture.arrow((147, 258), (147, 289), (189, 289))
   picture.arrow((306, 202), (306, 289), (211, 289))
   picture.dot(200, 289, '×')
