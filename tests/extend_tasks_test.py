@@ -20,7 +20,7 @@ def vocabulary(tmp_path):
 def test_add_a_task(tmp_path, vocabulary):
   found = pages.blocks(PAGE, 'Add a task')
   assert pages.write_files(found, tmp_path) == [
-      'my_tasks.py', 'my_gin/sequence_lengths/animals.gin']
+      'my_code/my_tasks.py', 'my_gin/sequence_lengths/animals.gin']
   printed = pages.run(found, tmp_path, MTF_CONV_VOCAB=vocabulary)
   assert '200/200' in printed and 'accuracy' in printed
   folder = tmp_path / 'runs' / 'animals'
@@ -33,7 +33,7 @@ def test_add_a_task(tmp_path, vocabulary):
 def test_a_data_set_of_tfds(tmp_path, monkeypatch):
   found = pages.blocks(PAGE, 'A data set of TFDS')
   pages.write_files(found, tmp_path)
-  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path / 'my_code')
   importlib.import_module('my_reviews')
   task = seqio.TaskRegistry.get('yelp')
   try:
