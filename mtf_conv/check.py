@@ -15,6 +15,7 @@ def add_flags(parser):
       help='a gin binding that comes after the file; may be repeated')
 
   def run(args):
+    modules.import_all(args.module_import)
     return show(args.model, args.gin_param)
 
   return run

@@ -81,8 +81,9 @@ def _doctor(parser):
 
 def _prepare(parser):
   parser.add_argument(
-      'task', help='the task whose data is prepared: trec, ...; a mixture; or '
-      'all')
+      'task', nargs='+', help='tasks whose data is prepared: trec, ...; '
+      'mixtures; or all')
+  modules.add_flag(parser)
   parser.add_argument(
       '--raw_dir', help='the folder of the raw files or archives under their '
       "original names, or of folders with the tasks' names; without it they "
@@ -104,6 +105,7 @@ def _prepare(parser):
 
   def run(args):
     from mtf_conv import prepare, vocabulary
+    modules.import_all(args.module_import)
     tasks = prepare.task_names(args.task)
     if args.lengths or args.speed:
       vocabulary.model_path()  # Before anything that takes long.
@@ -192,6 +194,7 @@ def _params(parser):
       'large cost on every topology, like docs/scale.md; takes minutes')
 
   def run(args):
+    modules.import_all(args.module_import)
     names = args.model or list(dict.fromkeys(
         name for size in args.sizes for name in gin_files.model_names(size)))
     if args.scale_doc:
@@ -270,6 +273,7 @@ def _bench(parser):
     for name in options:
       if name not in known:
         parser.error(f'{args.what} has no --{name}'.replace('kinds', 'models'))
+    modules.import_all(args.module_import)
     from mtf_conv.measure import bench
     if args.what == 'figure1':
       bench.figure1(args.out, **options)
@@ -338,7 +342,6 @@ def main(argv=None):
     run = add_flags(parser)
     parsed = parser.parse_args(args[1:])
     quiet()
-    modules.import_all(getattr(parsed, 'module_import', ()))
     return run(parsed) or 0
   except errors.UserError as error:
     print(f'mtf_conv {verb}: {error}', file=sys.stderr)

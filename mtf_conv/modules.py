@@ -2,7 +2,7 @@
 
 import importlib
 
-from mtf_conv import errors
+from mtf_conv import compat, errors
 
 
 def add_flag(parser):
@@ -21,6 +21,8 @@ def import_all(names):
   Raises:
     errors.UserError: there is no such module.
   """
+  if names:
+    compat.install()  # They may import mesh_tensorflow first of all.
   for name in names:
     try:
       importlib.import_module(name)

@@ -104,7 +104,7 @@ def _lock(path):
 
 def _tfds_dataset(task):
   """Returns the TFDS loader of a task, with the task's name checked."""
-  task, = task_names(task)
+  task, = task_names([task])
   return seqio.TaskRegistry.get(task).source.tfds_dataset
 
 
@@ -122,30 +122,47 @@ def prepared_dir(task, data_dir=None):
   return tfds_source.prepared_dir(data.name, data_dir or data.data_dir)
 
 
-def task_names(name):
-  """Returns the tasks that a task, a mixture or 'all' stands for.
-
-  Raises:
-    errors.UserError: it is none of these, or nothing is prepared for it.
-  """
-  known = raw_files.DATASETS
-  if name == 'all':
-    return list(known)
-  if name in seqio.MixtureRegistry.names():
-    return [task.name for task in seqio.MixtureRegistry.get(name).tasks]
-  if name not in known:
-    choices = [*known, *seqio.MixtureRegistry.names(), 'all']
-    raise errors.UserError(
-        f'there is nothing to prepare for {name!r}: prepare knows '
-        f'{", ".join(choices)}{errors.nearest(name, choices)}')
-  return [name]
-
-
-def prepare_all(name, raw_dir=None, data_dir=None):
-  """Prepares the data of a task, of those of a mixture, or of all tasks.
+def task_names(names):
+  """Returns the tasks that tasks, mixtures or 'all' stand for.
 
   Args:
-    name: the name of a task or mixture, or 'all'.
+    names: a list of them.
+
+  Raises:
+    errors.UserError: one is none of these, or nothing is prepared for it.
+  """
+  known = [*raw_files.DATASETS, *_other_tasks()]
+  found = []
+  for name in names:
+    if name == 'all':
+      found += raw_files.DATASETS
+    elif name in seqio.MixtureRegistry.names():
+      found += [task.name for task in seqio.MixtureRegistry.get(name).tasks]
+    elif name in known:
+      found.append(name)
+    else:
+      choices = [*known, *seqio.MixtureRegistry.names(), 'all']
+      raise errors.UserError(
+          f'there is nothing to prepare for {name!r}: prepare knows '
+          f'{", ".join(choices)}{errors.nearest(name, choices)}')
+  return list(dict.fromkeys(found))
+
+
+def _other_tasks():
+  """Lists the tasks of TFDS whose raw files this package does not know."""
+  sources = {name: seqio.TaskRegistry.get(name).source
+             for name in sorted(seqio.TaskRegistry.names())}
+  return [name for name, source in sources.items()
+          if name not in raw_files.DATASETS
+          and isinstance(source, tfds_source.PreparedTfdsDataSource)
+          and 'mtf_conv prepare' in source.remedy]
+
+
+def prepare_all(names, raw_dir=None, data_dir=None):
+  """Prepares the data of tasks, of those of mixtures, or of all tasks.
+
+  Args:
+    names: a list of tasks, mixtures and 'all'.
     raw_dir: see prepare; of several tasks, those are prepared whose raw files
       are in a folder of the task's name in it.
     data_dir: see prepare.
@@ -154,7 +171,7 @@ def prepare_all(name, raw_dir=None, data_dir=None):
     errors.UserError: see prepare. Of several tasks, all others are prepared.
   """
   failed = []
-  names = task_names(name)
+  names = task_names(names)
   for task in names:
     if len(names) > 1 and raw_dir and _raw_folder(raw_dir, task) == raw_dir:
       print(f'{task}: no folder {task} in {raw_dir}')
@@ -189,6 +206,8 @@ def prepare(task, raw_dir=None, data_dir=None):
   data = _tfds_dataset(task)
   data_dir = os.path.abspath(os.path.expanduser(
       data_dir or data.data_dir or tfds_source.default_data_dir()))
+  if task not in raw_files.DATASETS:
+    return _prepare_by_tfds(task, data.name, raw_dir, data_dir)
   if raw_dir:
     raw_dir = _raw_folder(os.path.expanduser(raw_dir), task)
   try:
@@ -197,6 +216,35 @@ def prepare(task, raw_dir=None, data_dir=None):
     raise errors.UserError(
         f'cannot prepare {task} in {data_dir}: '
         + getattr(error, 'message', str(error))) from error
+
+
+def _prepare_by_tfds(task, tfds_name, raw_dir, data_dir):
+  """Lets TFDS download and prepare what this package has no raw files of."""
+  if raw_dir:
+    raise errors.UserError(
+        f'--raw_dir is not for {task}: its raw files are known to '
+        f"TFDS's builder {tfds_name} alone")
+  folder = tfds_source.prepared_dir(tfds_name, data_dir)
+  if folder:
+    print(f'{task} is already prepared in {folder}')
+    return folder
+  try:
+    builder = tfds.builder(tfds_name, data_dir=data_dir)
+    for url in builder.url_infos:
+      network.require(url, task, 'prepare it where there is a network')
+      break
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  except errors.UserError:
+    raise
+  except Exception as error:
+    first_line = str(error).partition('\n')[0]
+    raise errors.UserError(
+        f"TFDS's builder {tfds_name} cannot prepare {task}: "
+        f'{type(error).__name__}: {first_line}') from error
+  folder = tfds_source.prepared_dir(tfds_name, data_dir)
+  print(f'{task} is prepared in {folder}')
+  return folder
 
 
 def _prepare(task, tfds_name, raw_dir, data_dir):

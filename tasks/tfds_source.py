@@ -73,7 +73,7 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
     super().__init__(name_fn(), splits=splits)
     self._name_fn = name_fn
     self._split_map = splits
-    self._remedy = remedy
+    self.remedy = remedy
     self._filters = filters or {}
 
   @property
@@ -91,7 +91,7 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
     data_dir = data.data_dir or default_data_dir()
     if not prepared_dir(data.name, data_dir):
       raise errors.UserError(f'{data.name} is not prepared in {data_dir}: '
-                             + self._remedy.format(data_dir=data_dir))
+                             + self.remedy.format(data_dir=data_dir))
 
   def get_dataset(self, split, *args, **kwargs):
     """As in seqio.TfdsDataSource, of prepared data alone."""

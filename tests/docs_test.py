@@ -73,18 +73,6 @@ def test_links_of_pages_lead_somewhere():
       assert (page.parent / target).exists(), f'{page}: {target}'
 
 
-def test_rooms_of_the_house_are_there():
-  drawn = {name for names, _ in pictures.ROOMS for name in names.split(', ')}
-  there = {path.stem for path in (ROOT / 'mtf_conv').iterdir()
-           if path.suffix == '.py' or (path / '__init__.py').exists()}
-  assert drawn == (there | {'tasks'}) - {'__init__'}
-  table = (ROOT / 'docs' / 'architecture.md').read_text()
-  floors = [re.findall(r'`(\w+)/?`', row) for row in re.findall(
-      r'^\| (`.*?`) \|', table.partition('Beside the package')[0], re.M)]
-  assert floors == [
-      names.split(', ') for names, _ in reversed(pictures.ROOMS)]
-
-
 def test_citation():
   citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
   version, = re.findall(r"version='(.*)'", (ROOT / 'setup.py').read_text())

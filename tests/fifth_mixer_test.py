@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
+import gin
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 
@@ -12,56 +14,22 @@ from mtf_conv import cli, errors
 from mtf_conv.replicate import grid, paper
 from mtf_conv.report import answers, table2
 
-MODULE = '''
-import gin
-import mesh_tensorflow as mtf
-
-from mtf_conv import mixer
-
-
-@gin.configurable
-class RunningSum(mixer.GatedMixer):
-  """The sum of all that a position may read, over the length."""
-
-  def mix(self, context, x):
-    length = context.length_dim
-    memory = mtf.Dimension('memory_length', length.size)
-    return mtf.einsum(
-        [mtf.rename_dimension(x, length.name, memory.name),
-         mixer.readable(context, memory)],
-        output_shape=x.shape) * (1 / length.size)
-
-  def mix_step(self, context, x, state):
-    window, state = self.slide(x, state)
-    total = mtf.reduce_sum(
-        window, reduced_dim=window.shape.get_dim_by_name('history'))
-    return total * (1 / context.length_dim.size), state
-'''
-
-GIN = '''# Sums in place of convolutions.
-include 'models/transformer.{size}.gin'
-import running_sum
-include 'models/mixer.gin'
-
-mixer = @running_sum.RunningSum
-running_sum.RunningSum.num_heads = %num_heads
-running_sum.RunningSum.d_kv = %d_kv
-'''
-
 
 @pytest.fixture
 def longsum(tmp_path, monkeypatch):
-  """Makes the model longsum, tiny and mini; returns its environment."""
-  code = tmp_path / 'code'
-  (tmp_path / 'gins' / 'models').mkdir(parents=True)
-  code.mkdir()
-  (code / 'running_sum.py').write_text(MODULE)
-  for size in ('tiny', 'mini'):
-    (tmp_path / 'gins' / 'models' / f'longsum.{size}.gin').write_text(
-        GIN.format(size=size))
-  monkeypatch.setenv('MTF_CONV_GIN', str(tmp_path / 'gins'))
-  monkeypatch.setenv('PYTHONPATH', str(code))
-  monkeypatch.syspath_prepend(code)
+  """Makes the model longsum of docs/extend.md, tiny and mini."""
+  found = pages.blocks('docs/extend.md', 'Add a mixer')
+  assert pages.write_files(found, tmp_path) == [
+      'my_code/running_sum.py', 'my_gin/models/longsum.tiny.gin']
+  models = tmp_path / 'my_gin' / 'models'
+  (models / 'longsum.mini.gin').write_text(
+      (models / 'longsum.tiny.gin').read_text().replace('.tiny.', '.mini.'))
+  monkeypatch.setenv('MTF_CONV_GIN', str(tmp_path / 'my_gin'))
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'my_code'))
+  monkeypatch.syspath_prepend(tmp_path / 'my_code')
+  yield
+  # gin knows a class by name once, and the next test's module is another.
+  gin.clear_config()
 
 
 def _scale(folder):
@@ -81,6 +49,12 @@ def _mtf_conv(*args):
       text=True)
   assert ended.returncode == 0, ended.stdout + ended.stderr
   return ended.stdout
+
+
+def test_the_page_runs(longsum, tmp_path):
+  printed = pages.run(
+      pages.blocks('docs/extend.md', 'Add a mixer'), tmp_path)
+  assert 'longsum.tiny has all' in printed
 
 
 def test_replicate_and_report(longsum, tmp_path):

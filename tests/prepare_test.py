@@ -11,7 +11,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtf_conv import errors, network, prepare, raw_files
+from mtf_conv import cli, errors, network, prepare, raw_files
 
 _TRAIN = (b'DESC:manner How did serfdom develop in Russia ?\n'
           b'LOC:city Which is the sister\xf0city of Los Angeles ?\n'
@@ -233,7 +233,7 @@ def test_all_that_there_are_files_of(tmp_path, data, capsys):
     raw_data.WRITERS[name](tmp_path / 'raw' / name)
   (tmp_path / 'raw' / 'sst2' / 'SST-2' / 'dev.tsv').unlink()
   with pytest.raises(errors.UserError, match='^not prepared: sst2$'):
-    prepare.prepare_all('all', tmp_path / 'raw', data)
+    prepare.prepare_all(['all'], tmp_path / 'raw', data)
   output = capsys.readouterr().out
   assert 'mnli: no folder mnli in ' in output
   assert 'dev.tsv does not exist' in output
@@ -243,10 +243,11 @@ def test_all_that_there_are_files_of(tmp_path, data, capsys):
 
 
 def test_names_of_several_tasks():
-  assert prepare.task_names('sst2') == ['sst2']
-  assert set(prepare.task_names('table2')) < set(prepare.task_names('all'))
+  assert prepare.task_names(['sst2', 'sst2']) == ['sst2']
+  assert set(prepare.task_names(['table2'])) < set(
+      prepare.task_names(['all']))
   with pytest.raises(errors.UserError, match="did you mean 'table2'"):
-    prepare.task_names('table_2')
+    prepare.task_names(['table_2'])
 
 
 def test_every_source_is_registered():
@@ -256,3 +257,46 @@ def test_every_source_is_registered():
     for source in dataset.sources:
       url, info = prepare._registered(source, builder)
       assert url.startswith('http') and len(info.checksum) == 64
+
+
+def test_a_data_set_of_tfds_that_only_its_builder_knows(
+    tmp_path, monkeypatch, capsys):
+  (tmp_path / 'my_data.py').write_text('''
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mtf_conv.tasks import classification
+
+
+class MyWords(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(
+        {'text': tf.string, 'label': tfds.features.ClassLabel(num_classes=2)}))
+
+  def _split_generators(self, dl_manager):
+    return {'train': self._rows(8), 'test': self._rows(2)}
+
+  def _rows(self, count):
+    for row in range(count):
+      yield row, {'text': f'word {row}', 'label': row % 2}
+
+
+classification.add('my_words', classification.Dataset(
+    tfds_name='my_words:1.0.0', splits={'train': 'train', 'validation': 'test'},
+    fields={'word': 'text'}, label='label', labels=('even', 'odd')))
+''')
+  monkeypatch.syspath_prepend(tmp_path)
+  command = ['mtf_conv', 'prepare', '--module_import=my_data', 'my_words',
+             f'--data_dir={tmp_path / "tfds"}']
+  try:
+    assert cli.main(command) == 0
+    assert 'my_words is prepared in' in capsys.readouterr().out
+    assert os.path.isdir(prepare.prepared_dir('my_words', tmp_path / 'tfds'))
+    assert cli.main(command) == 0
+    assert 'already prepared' in capsys.readouterr().out
+    assert cli.main([*command, f'--raw_dir={tmp_path}']) == 1
+    assert '--raw_dir is not for my_words' in capsys.readouterr().err
+  finally:
+    seqio.TaskRegistry.remove('my_words')

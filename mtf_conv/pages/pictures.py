@@ -285,57 +285,7 @@ def data():
   return picture
 
 
-# From the top of the house to the bottom: the rooms of a floor, what they are
-# for. tests/architecture_test.py holds that imports go down.
-ROOMS = (
-    ('cli', 'the table of verbs'),
-    ('commands, pages', 'a module for each verb; writers of docs'),
-    ('report', 'tables and figures of finished runs'),
-    ('replicate', "the paper's grid as jobs, its numbers as data"),
-    ('prepare', 'raw files and TFDS builders'),
-    ('testing', 'what a mixer has to pass'),
-    ('measure', 'parameters, FLOPs, memory, speed'),
-    ('release', "the authors' checkpoints"),
-    ('t5_main', "T5's main, with all of this known to it"),
-    ('training, evaluation', 'what gin calls while a model trains'),
-    ('model_dir', 'checkpoints, records, events'),
-    ('datasets, tasks', 'from rows to inputs, targets and metrics'),
-    ('vocabulary, hardware', 'SentencePiece models; meshes'),
-    ('layers, released, embedding, loss', 'the parts of a model'),
-    ('conv, conv_lowerings', 'the operation and the ways to compute it'),
-    ('base', 'errors, files, gin values, network, terminal'),
-    ('compat', 'versions of libraries, made to fit'),
-)
-
-
-def house():
-  """The rooms of mtf_conv, imports going down."""
-  floor, left, width = 34, 70, 640
-  top = 84
-  picture = Picture(
-      780, top + floor * len(ROOMS) + 30,
-      'The rooms of mtf_conv, one above the other; imports go down')
-  picture.polygon([(left - 16, top), (left + width / 2, 20),
-                   (left + width + 16, top)], _FRAME)
-  picture.text(left + width / 2, 60, 'mtf_conv', 18, bold=True)
-  heart = {'layers, released, embedding, loss', 'conv, conv_lowerings'}
-  entrances = {'cli', 't5_main'}
-  for number, (names, purpose) in enumerate(ROOMS):
-    y = top + floor * number
-    kind = (_MIXING if names in heart else _PRODUCT if names in entrances
-            else _PLAIN)
-    picture.box(left, y, width, floor, kind, radius=0)
-    picture.text(left + 16, y + floor / 2, names, 14, anchor='start', mono=True)
-    picture.text(left + width - 16, y + floor / 2, purpose, 13, _FAINT,
-                 anchor='end')
-  bottom = top + floor * len(ROOMS)
-  picture.arrow((36, top + 8), (36, bottom - 8))
-  picture.text(16, (top + bottom) / 2, 'imports go down', 13, _FAINT,
-               turned=True)
-  return picture
-
-
-PICTURES = {'block': block, 'tensor': tensor, 'data': data, 'house': house}
+PICTURES = {'block': block, 'tensor': tensor, 'data': data}
 
 
 def main():

@@ -118,6 +118,7 @@ def add_flags(parser):
   def work(args):
     scale, runs = _grid(args)
     if args.what == 'plan':
+      modules.import_all(args.module_import)
       return plan(runs, scale, args.format, args.teraflops_per_second)
     if args.what == 'status':
       return status(args.root, runs)
