@@ -16,14 +16,14 @@ from mtf_conv.report import answers, table2
 
 
 @pytest.fixture
-def longsum(tmp_path, monkeypatch):
-  """Makes the model longsum of docs/extend.md, tiny and mini."""
+def longconv(tmp_path, monkeypatch):
+  """Makes the model longconv of docs/extend.md, tiny and mini."""
   found = pages.blocks('docs/extend.md', 'Add a mixer')
   assert pages.write_files(found, tmp_path) == [
-      'my_code/running_sum.py', 'my_gin/models/longsum.tiny.gin']
+      'my_code/longconv.py', 'my_gin/models/longconv.tiny.gin']
   models = tmp_path / 'my_gin' / 'models'
-  (models / 'longsum.mini.gin').write_text(
-      (models / 'longsum.tiny.gin').read_text().replace('.tiny.', '.mini.'))
+  (models / 'longconv.mini.gin').write_text(
+      (models / 'longconv.tiny.gin').read_text().replace('.tiny.', '.mini.'))
   monkeypatch.setenv('MTF_CONV_GIN', str(tmp_path / 'my_gin'))
   monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'my_code'))
   monkeypatch.syspath_prepend(tmp_path / 'my_code')
@@ -51,39 +51,33 @@ def _mtf_conv(*args):
   return ended.stdout
 
 
-def test_the_page_runs(longsum, tmp_path):
-  printed = pages.run(
-      pages.blocks('docs/extend.md', 'Add a mixer'), tmp_path)
-  assert 'longsum.tiny has all' in printed
-
-
-def test_replicate_and_report(longsum, tmp_path):
-  flags = [_scale(tmp_path), '--models=longsum,transformer',
+def test_replicate_and_report(longconv, tmp_path):
+  flags = [_scale(tmp_path), '--models=longconv,transformer',
            '--learning_rates=0.001', f'--root={tmp_path / "root"}']
-  _mtf_conv('replicate', 'run', '--jobs=2', '--module_import=running_sum',
+  _mtf_conv('replicate', 'run', '--jobs=2', '--module_import=longconv',
             *flags)
   out = tmp_path / 'report'
   printed = _mtf_conv('report', f'--out={out}',
-                      '--module_import=running_sum', *flags)
+                      '--module_import=longconv', *flags)
   for text in (printed, (out / 'table2.md').read_text(),
                (out / 'index.html').read_text()):
-    assert 'longsum' in text
+    assert 'longconv' in text
   cells = pd.read_csv(out / 'table2.csv')
-  ours = cells[cells.model == 'longsum']
+  ours = cells[cells.model == 'longconv']
   assert set(ours.init) == {'raw', 'pretrained'}
   assert ours.ours.notna().all() and ours.paper.isna().all()
   assert 'No numbers yet' not in (out / 'index.html').read_text()
 
 
-def test_params_and_bench(longsum, capsys):
+def test_params_and_bench(longconv, capsys):
   assert cli.main(['mtf_conv', 'params', '--sizes', 'tiny', '--lengths', '8',
-                   '--module_import=running_sum']) == 0
+                   '--module_import=longconv']) == 0
   printed = capsys.readouterr().out
-  for model in ('transformer', 'lightconv', 'longsum'):
+  for model in ('transformer', 'lightconv', 'longconv'):
     assert f'{model}.tiny' in printed
   assert cli.main(['mtf_conv', 'bench', 'step', '--quick', '--lengths', '64',
-                   '--tokens', '64', '--module_import=running_sum']) == 0
-  assert 'transformer N=64 / longsum N=64' in capsys.readouterr().out
+                   '--tokens', '64', '--module_import=longconv']) == 0
+  assert 'transformer N=64 / longconv N=64' in capsys.readouterr().out
 
 
 def _cells():
