@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What pretrain.sh, finetune.sh and eval.sh share. They are set up by variables:
 #
-#   MODEL          lightconv (default), dynamicconv, dilatedconv, transformer
+#   MODEL          lightconv (default), or another of mtf_conv list models
 #   SIZE           tiny, mini (default), small, base or large
 #   MODEL_DIR      the folder of the checkpoints, may be gs://...
 #   DATA_DIR       TFDS's data folder; TFDS's own choice when not set
