@@ -276,9 +276,10 @@ class MyWords(tfds.core.GeneratorBasedBuilder):
         {'text': tf.string, 'label': tfds.features.ClassLabel(num_classes=2)}))
 
   def _split_generators(self, dl_manager):
-    return {'train': self._rows(8), 'test': self._rows(2)}
+    return {'train': self._generate_examples(8),
+            'test': self._generate_examples(2)}
 
-  def _rows(self, count):
+  def _generate_examples(self, count):
     for row in range(count):
       yield row, {'text': f'word {row}', 'label': row % 2}
 

@@ -125,7 +125,7 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
     errors.UserError: a name that the scale does not have.
   """
   chosen = {
-      'models': _choose('model', models, scale.get('models', paper.MODELS)),
+      'models': _choose('model', models, _models(scale)),
       'tasks': _choose('task', tasks, scale['tasks']),
       'inits': _choose('init', inits, paper.INITS)}
   rates = learning_rates or scale.get('learning_rates', paper.LEARNING_RATES)
@@ -142,6 +142,20 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
           for rate in rates:
             runs += grid.finetune(model, task, init, rate, seed)
   return runs
+
+
+def _models(scale):
+  """Returns the models of a scale: those it names, or all of its size."""
+  known = gin_files.model_names(scale['size'])
+  names = scale.get('models', known)
+  without = scale.get('without', ())
+  for name in [*names, *without]:
+    if name not in known:
+      raise errors.UserError(
+          f'the scale names the model {name!r}, which has no gin file '
+          f'models/{name}.{scale["size"]}.gin: there are {", ".join(known)}'
+          f'{errors.nearest(name, known)}')
+  return [name for name in paper.in_order(names) if name not in without]
 
 
 def _choose(kind, wanted, known):
