@@ -230,7 +230,7 @@ def _prepare_by_tfds(task, tfds_name, raw_dir, data_dir):
     return folder
   try:
     builder = tfds.builder(tfds_name, data_dir=data_dir)
-    for url in builder.url_infos:
+    for url in builder.url_infos or ():
       network.require(url, task, 'prepare it where there is a network')
       break
     builder.download_and_prepare(

@@ -109,7 +109,7 @@ def test_api_reference_has_every_public_name(tmp_path):
       if folder == 'tasks':
         module = 'mtf_conv' / module
       package = ROOT / module.parent / '__init__.py'
-      if folder == 'mtf_conv' and '__all__' in package.read_text():
+      if package.exists() and '__all__' in package.read_text():
         continue  # Its page has all that is public.
       shown = set(re.findall(
           r' id="(\w+)"', (tmp_path / f'{module}.html').read_text()))

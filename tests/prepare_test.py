@@ -272,8 +272,10 @@ class MyWords(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
 
   def _info(self):
-    return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(
-        {'text': tf.string, 'label': tfds.features.ClassLabel(num_classes=2)}))
+    return tfds.core.DatasetInfo(
+        builder=self, features=tfds.features.FeaturesDict({
+            'text': tf.string,
+            'label': tfds.features.ClassLabel(num_classes=2)}))
 
   def _split_generators(self, dl_manager):
     return {'train': self._generate_examples(8),
