@@ -243,28 +243,32 @@ class _Subject:
 
   @functools.cached_property
   def _three_ways(self):
-    """Differences of first_part and of steps for each row; prefix lengths."""
-    # The first input is 0 in T5; whatever it is, both must read the same.
-    prefix_lengths = np.array([0, *range(_LENGTH)])
-    first_ids = (np.arange(len(prefix_lengths)) == 0) * 5
+    """Differences of first_part and of steps; row r has a prefix of r ids.
+
+    The last row has none, and another first id: T5's steps can begin with any,
+    its first_part begins with 0.
+    """
+    prefix_lengths = [*range(_LENGTH), 0]
+    first_ids = [0] * _LENGTH + [5]
     with self._model() as m:
       first_part, steps, largest = model.three_way_differences(
-          m, _ids(2, len(prefix_lengths)), prefix_lengths, first_ids)
-    return first_part / largest, steps / largest, prefix_lengths
+          m, _ids(2, len(first_ids)), prefix_lengths, first_ids)
+    return first_part / largest, steps / largest
 
   def first_part(self):
     """See PROPERTIES."""
-    return np.max(self._three_ways[0])
+    first_part, _ = self._three_ways
+    return np.max(first_part[:-1])
 
   def incremental(self):
     """See PROPERTIES."""
-    _, steps, prefix_lengths = self._three_ways
-    return np.max(steps[prefix_lengths == 0])
+    _, steps = self._three_ways
+    return np.max(steps[[0, -1]])
 
   def prefixes(self):
     """See PROPERTIES."""
-    _, steps, prefix_lengths = self._three_ways
-    return np.max(steps[prefix_lengths > 0])
+    _, steps = self._three_ways
+    return np.max(steps[1:-1])
 
   def beams(self):
     """Scores are sums over positions, divided by a length penalty."""
