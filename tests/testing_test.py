@@ -343,6 +343,16 @@ def test_wrong_gin_is_told_in_one_line(lines, message, tmp_path):
   assert '\n' not in found
 
 
+def test_a_folder_that_gin_takes_for_a_package_is_told(tmp_path, monkeypatch):
+  (tmp_path / 'models').mkdir()
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(errors.UserError) as error:
+    testing.check_mixer('lightconv.tiny')
+  assert str(error.value) == (
+      f'gin takes {tmp_path}/models for a Python package: a folder of gin '
+      'files must not be in PYTHONPATH')
+
+
 # The verb.
 
 

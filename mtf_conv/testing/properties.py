@@ -207,6 +207,9 @@ class _Subject:
         'filled': (np.where(shown, source, 17), np.where(shown, targets, 17),
                    shown)}
     logits = _packed_logits(self._model, [*batches.values()])
+    if np.array_equal(logits[0], logits[1]):
+      raise errors.UserError(
+          'logits do not change with the targets: there is nothing to check')
     longer = [np.pad(array, ((0, 0), (0, 6))) for array in batches['padded']]
     return {**dict(zip(batches, logits)),
             'padded more': _packed_logits(self._model, [longer])[0]}
