@@ -36,14 +36,18 @@ def show(model, bindings=()) -> int:
   """
   from mtf_conv import testing
   width = max(map(len, testing.PROPERTIES))
-  print(f'{"property".ljust(width)}  result  difference  allowed  what it says')
+  head = f'{"property".ljust(width)}  result  difference  allowed  what it says'
 
   def say(result):
+    nonlocal head
+    if head:  # All that can be wrong with the input has been found by now.
+      print(head)
+      head = None
     difference = ('-' if result.difference is None
                   else f'{result.difference:.1e}')
     print(f'{result.name.ljust(width)}  {"ok" if result.passed else "FAILED":6}'
-          f'  {difference:>10}  {result.tolerance:7.0e}  '
-          f'{result.detail}', flush=True)
+          f'  {difference:>10}  {result.tolerance:7.0e}  {result.detail}',
+          flush=True)
 
   results = testing.check_mixer(model, bindings, say=say)
   failed = [result.name for result in results if not result.passed]

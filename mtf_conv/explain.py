@@ -1,6 +1,7 @@
 """Turns what T5, gin and SeqIO raise for wrong input into one line."""
 
 import ast
+import importlib.util
 import inspect
 import re
 
@@ -113,10 +114,16 @@ def _no_module(message):
   if missing:
     return (f'Unknown module {missing.group(1)!r}{_place(message)}: its folder '
             'must be in PYTHONPATH')
-  if 'expected str, bytes or os.PathLike object, not NoneType' in message and (
-      'In file' in message):
-    return (f'gin takes a folder that Python finds for its own{_place(message)}'
-            ": a folder of gin files must not be in PYTHONPATH itself")
+  if not message.startswith(
+      'expected str, bytes or os.PathLike object, not NoneType'):
+    return None
+  from mtf_conv import gin_files
+  for name in sorted({path.split('/')[0] for path
+                      in gin_files.list_gin_files()}):
+    spec = importlib.util.find_spec(name)
+    if spec and spec.origin is None:
+      return (f'gin takes {spec.submodule_search_locations[0]} for a Python '
+              'package: a folder of gin files must not be in PYTHONPATH')
   return None
 
 

@@ -39,21 +39,27 @@ def test_layers_have_all_properties(model, bindings):
   assert 1e-4 < difference['bfloat16'], 'it was computed in bfloat16'
 
 
-# The window of 9 is as long as the model file has it.
+# The window of 9 is that of the model file. Splits and beams: released_test.
 @pytest.mark.parametrize('model', ['lconv.small', 'dconv.small'])
 def test_released_blocks_have_all_properties(model):
-  assert not _failed(testing.check_mixer(f'released/{model}', [
-      *SMALL, 'num_heads = 2', 'Unitransformer.max_length = 16']))
+  names = [name for name in testing.PROPERTIES
+           if name not in ('splits', 'beams')]
+  results = testing.check_mixer(f'released/{model}', [
+      *SMALL, 'num_heads = 2', 'Unitransformer.max_length = 16'], names)
+  assert len(results) == 8
+  assert not _failed(results)
 
 
+# How they decode: layers_test.
 @pytest.mark.parametrize('make', [
     lambda: layers.LightConv(4, 4, use_bias=True, pointwise=True),
     lambda: layers.DynamicConv(4, 4, use_bias=True, dilation_rate=2),
     lambda: layers.LightConv(4, 4, num_filters=None, gated=False)])
-def test_options_have_all_properties_but_a_split(make):
-  names = [name for name in testing.PROPERTIES
-           if name not in ('splits', 'beams')]
-  assert not _failed(testing.check_mixer(make, SMALL, names))
+def test_options_change_no_property(make):
+  results = testing.check_mixer(make, SMALL, [
+      'causality', 'packing', 'padding', 'bfloat16', 'gradients'])
+  assert len(results) == 5
+  assert not _failed(results)
 
 
 # With biases, what is padded with zeros is not 0 where a convolution reads it.
@@ -335,6 +341,16 @@ def test_wrong_gin_is_told_in_one_line(lines, message, tmp_path):
   found = str(error.value).replace(str(path), 'MODEL')
   assert found.startswith(message)
   assert '\n' not in found
+
+
+def test_a_folder_that_gin_takes_for_a_package_is_told(tmp_path, monkeypatch):
+  (tmp_path / 'models').mkdir()
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(errors.UserError) as error:
+    testing.check_mixer('lightconv.tiny')
+  assert str(error.value) == (
+      f'gin takes {tmp_path}/models for a Python package: a folder of gin '
+      'files must not be in PYTHONPATH')
 
 
 # The verb.

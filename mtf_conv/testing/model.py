@@ -151,8 +151,8 @@ def initial_weight(name, shape):
   values = np.random.RandomState(seed).randn(*shape)
   if name.endswith('scale'):
     return (1 + 0.1 * values).astype('float32')
-  scale = 1.0 if 'filters' in name else shape[0]**-0.5
-  return (scale * values).astype('float32')
+  scale = 1.0 if 'filters' in name or not shape else shape[0]**-0.5
+  return np.float32(scale * values)
 
 
 def decoder_context(m, batch, mode, position, **kwargs):
