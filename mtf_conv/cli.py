@@ -254,8 +254,7 @@ def _bench(parser):
   parser.add_argument(
       '--vocabulary', type=int, help='for figure1; 1000 when not given')
   parser.add_argument(
-      '--models', dest='kinds', type=lambda text: text.split(','),
-      metavar='NAME,...',
+      '--models', type=lambda text: text.split(','), metavar='NAME,...',
       help="for step (transformer, lightconv and the user's own), build and "
       'figure1 (all there are of the size)')
   modules.add_flag(parser)
@@ -263,17 +262,19 @@ def _bench(parser):
   def run(args):
     known = {
         'op': {'quick', 'tokens', 'lowering'}, 'block': {'quick', 'tokens'},
-        'step': {'quick', 'tokens', 'lengths', 'kinds'},
+        'step': {'quick', 'tokens', 'lengths', 'models'},
         'decode': {'quick', 'lengths'},
-        'build': {'quick', 'size', 'kinds'},
-        'figure1': {'tokens', 'lengths', 'size', 'vocabulary', 'kinds'}}[
+        'build': {'quick', 'size', 'models'},
+        'figure1': {'tokens', 'lengths', 'size', 'vocabulary', 'models'}}[
             args.what]
     options = {name: value for name, value in vars(args).items()
                if value and name not in ('what', 'out', 'module_import')}
     for name in options:
       if name not in known:
-        parser.error(f'{args.what} has no --{name}'.replace('kinds', 'models'))
+        parser.error(f'{args.what} has no --{name}')
     modules.import_all(args.module_import)
+    if 'models' in options:
+      options['kinds'] = options.pop('models')
     from mtf_conv.measure import bench
     if args.what == 'figure1':
       bench.figure1(args.out, **options)

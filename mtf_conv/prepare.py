@@ -230,9 +230,9 @@ def _prepare_by_tfds(task, tfds_name, raw_dir, data_dir):
     return folder
   try:
     builder = tfds.builder(tfds_name, data_dir=data_dir)
-    for url in builder.url_infos or ():
-      network.require(url, task, 'prepare it where there is a network')
-      break
+    if builder.url_infos:
+      network.require(next(iter(builder.url_infos)), task,
+                      'prepare it where there is a network')
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False))
   except errors.UserError:

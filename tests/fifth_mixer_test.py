@@ -9,6 +9,7 @@ import numpy as np
 import pages
 import pandas as pd
 import pytest
+import tiny_scale
 
 from mtf_conv import cli, errors
 from mtf_conv.replicate import grid, paper
@@ -32,17 +33,6 @@ def longconv(tmp_path, monkeypatch):
   gin.clear_config()
 
 
-def _scale(folder):
-  scale = grid.load_scale('demo')
-  for stage in (scale['pretrain'], scale['tasks']['demo_finetune']):
-    stage['steps'] = 2
-    stage['gin_params'] += ['utils.run.train_steps = 2',
-                            'utils.run.save_checkpoints_steps = 2']
-  path = folder / 'few_steps.json'
-  path.write_text(json.dumps(scale))
-  return f'--scale={path}'
-
-
 def _mtf_conv(*args):
   ended = subprocess.run(
       [sys.executable, '-m', 'mtf_conv.cli', *args], capture_output=True,
@@ -52,8 +42,9 @@ def _mtf_conv(*args):
 
 
 def test_replicate_and_report(longconv, tmp_path):
-  flags = [_scale(tmp_path), '--models=longconv,transformer',
-           '--learning_rates=0.001', f'--root={tmp_path / "root"}']
+  flags = [f'--scale={tiny_scale.write(tmp_path, steps=2)}',
+           '--models=longconv,transformer', '--learning_rates=0.001',
+           f'--root={tmp_path / "root"}']
   _mtf_conv('replicate', 'run', '--jobs=2', '--module_import=longconv',
             *flags)
   out = tmp_path / 'report'
@@ -128,3 +119,9 @@ def test_a_scale_that_names_no_model(tmp_path):
 def test_no_module(capsys):
   assert cli.main(['mtf_conv', 'params', '--module_import=no_such_one']) == 1
   assert "no module 'no_such_one'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('what', ['step', 'build', 'figure1'])
+def test_bench_of_an_unknown_model(what, capsys):
+  assert cli.main(['mtf_conv', 'bench', what, '--models=lightcon']) == 1
+  assert "did you mean 'lightconv" in capsys.readouterr().err

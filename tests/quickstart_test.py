@@ -10,6 +10,7 @@ import time
 
 import pandas as pd
 import pytest
+import tiny_scale
 
 from mtf_conv import jobs, quickstart
 from mtf_conv.replicate import grid
@@ -17,18 +18,6 @@ from mtf_conv.replicate import grid
 COMMAND = [sys.executable, '-m', 'mtf_conv.quickstart']
 PRETRAIN = 'lightconv.seed0.pretrain'
 FINETUNE = 'lightconv.seed0.demo_finetune.pretrained_lr0.001'
-
-
-def write_tiny_scale(folder):
-  """Writes the scale of the quick start with four steps of each training."""
-  scale = grid.load_scale('demo')
-  for stage in (scale['pretrain'], scale['tasks']['demo_finetune']):
-    stage['steps'] = 4
-    stage['gin_params'] += ['utils.run.train_steps = 4',
-                            'utils.run.save_checkpoints_steps = 2']
-  path = folder / 'tiny.json'
-  path.write_text(json.dumps(scale))
-  return path
 
 
 def wait_for(process, condition, seconds=600):
@@ -53,7 +42,7 @@ def exit_code(root, name):
 def test_end_to_end_with_a_kill(tmp_path):
   root = tmp_path / 'a root'
   command = [*COMMAND, '--models=lightconv', f'--root={root}',
-             f'--scale={write_tiny_scale(tmp_path)}']
+             f'--scale={tiny_scale.write(tmp_path, steps=4)}']
   killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
   wait_for(killed, lambda: exit_code(root, PRETRAIN) == 0)
   killed.kill()

@@ -79,7 +79,7 @@ def figure1(out_dir, size=None, lengths=None, tokens=None, vocabulary=None,
   tokens = tokens or step.TOKENS
   vocabulary = vocabulary or step.FEW_IDS
   frame = step.figure1(
-      [f'models/{kind}.{size or "mini"}.gin' for kind in kinds],
+      [models.resolve(f'{kind}.{size or "mini"}')[0] for kind in kinds],
       () if size else models.BENCH_SIZE, lengths or step.LENGTHS, tokens,
       vocabulary, say=_say)
   table = frame.pivot(index='inputs', columns='model',

@@ -33,12 +33,13 @@ def bench(seconds, size='base', min_rounds=3, bindings=(), say=print,
   kinds = ['transformer', *(
       kind for kind in kinds or gin_files.model_names(size)
       if kind != 'transformer')]
+  paths = {kind: models.resolve(f'{kind}.{size}')[0] for kind in kinds}
   counts = {}
 
   def build(kind):
     if kind not in counts:
       say(f'{kind}.{size}')
-    counts[kind] = _build(f'models/{kind}.{size}.gin', bindings)
+    counts[kind] = _build(paths[kind], bindings)
 
   # The Python bytecode is one thread: what else runs does not count.
   times = timing.interleave(

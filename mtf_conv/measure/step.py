@@ -53,6 +53,8 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
   kinds = [kind for kind in kinds or [
       'lightconv', *gin_files.added_model_names('mini')]
            if kind != 'transformer']
+  paths = {kind: models.resolve(f'{kind}.mini')[0]
+           for kind in ('transformer', *kinds)}
   rows = []
   for name, case_lengths, vocabulary in (
       ('train step', lengths, FEW_IDS),
@@ -62,7 +64,7 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
       continue
     times = timing.interleave({
         f'{kind} N={length}': training_step(
-            f'models/{kind}.mini.gin', tokens // length, length, TARGETS,
+            paths[kind], tokens // length, length, TARGETS,
             vocabulary, size, say)
         for length in case_lengths for kind in ('transformer', *kinds)},
         seconds, min_rounds=3, warm_up=1)
@@ -78,8 +80,8 @@ def bench(seconds, lengths=LENGTHS, peak_lengths=PEAK_LENGTHS,
   for length in [n for n in peak_lengths if n in lengths]:
     say(f'peak memory, N={length}')
     peaks = {kind: memory.peak(
-        f'models/{kind}.mini.gin', tokens // length, length, TARGETS, FEW_IDS,
-        size) for kind in ('transformer', *kinds)}
+        paths[kind], tokens // length, length, TARGETS, FEW_IDS, size)
+                 for kind in ('transformer', *kinds)}
     rows += [results.row(
         f'peak memory of a train step: {kind} N={length} / transformer '
         f'N={length}', peaks[kind] / peaks['transformer']) for kind in kinds]
