@@ -13,6 +13,7 @@ import time  # noqa: E402
 import numpy as np  # noqa: E402
 import seqio  # noqa: E402
 import tensorflow as tf  # noqa: E402
+import tensorflow_datasets as tfds  # noqa: E402
 from t5.models import mesh_transformer  # noqa: E402
 
 from mtf_conv import lengths, prepare, vocabulary  # noqa: E402
@@ -36,10 +37,10 @@ def reader(task, use_cached=False):
     A function without arguments that reads the next of endless rows and returns
     (how many, the tokens of their inputs and targets without padding).
   """
-  batches = mesh_transformer.mesh_train_dataset_fn(
+  batches = iter(tfds.as_numpy(mesh_transformer.mesh_train_dataset_fn(
       task, gin_files.sequence_lengths(task), 'train', seed=0,
       use_cached=use_cached
-  ).batch(_BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+  ).batch(_BATCH).prefetch(tf.data.AUTOTUNE)))
 
   def read():
     return _BATCH * _BATCHES, sum(
@@ -91,7 +92,7 @@ def write_cache(task, folder):
   prefix = seqio.utils.get_cached_tfrecord_prefix(folder, 'train')
   count = 0
   with tf.io.TFRecordWriter(f'{prefix}-00000-of-00001') as writer:
-    for example in dataset.as_numpy_iterator():
+    for example in tfds.as_numpy(dataset):
       writer.write(seqio.dict_to_tfexample(example).SerializeToString())
       count += 1
   write_json(seqio.utils.get_cached_info_path(folder, 'train'), {

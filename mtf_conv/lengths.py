@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import seqio
+import tensorflow_datasets as tfds
 
 from mtf_conv import gin_files, prepare, vocabulary
 
@@ -23,7 +24,7 @@ def measure(task, split='train'):
   """
   dataset = seqio.TaskRegistry.get(task).get_dataset(None, split, shuffle=False)
   lengths = [[len(example[feature]) for feature in FEATURES]
-             for example in dataset.as_numpy_iterator()]
+             for example in tfds.as_numpy(dataset)]
   return dict(zip(FEATURES, np.array(lengths).T))
 
 

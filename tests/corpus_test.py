@@ -4,6 +4,7 @@ import itertools
 
 import sentencepiece
 import seqio
+import tensorflow_datasets as tfds
 
 from mtf_conv import corpus, tasks  # noqa: F401, for the registry
 
@@ -65,17 +66,17 @@ def test_vocabulary_reads_the_text_back():
 
 
 def test_tasks_yield_examples_of_the_corpus():
-  example, = seqio.get_mixture_or_task('demo_finetune').get_dataset(
-      {'inputs': 32, 'targets': 16}, split='validation',
-      shuffle=False).take(1).as_numpy_iterator()
+  example, = tfds.as_numpy(seqio.get_mixture_or_task(
+      'demo_finetune').get_dataset({'inputs': 32, 'targets': 16},
+                                   split='validation', shuffle=False).take(1))
   question, name = corpus.labelled('validation')[0]
   assert example['inputs_pretokenized'].decode() == question
   assert example['targets_pretokenized'].decode() == name
   assert example['targets'][-1] == 1
 
-  example, = seqio.get_mixture_or_task('demo_pretrain').get_dataset(
-      {'inputs': 64, 'targets': 18}, split='train', seed=0).take(
-          1).as_numpy_iterator()
+  example, = tfds.as_numpy(seqio.get_mixture_or_task(
+      'demo_pretrain').get_dataset({'inputs': 64, 'targets': 18},
+                                   split='train', seed=0).take(1))
   vocabulary = seqio.get_mixture_or_task(
       'demo_pretrain').output_features['targets'].vocabulary
   assert len(example['inputs']) <= 64 and len(example['targets']) <= 18

@@ -7,6 +7,7 @@ import pages
 import pytest
 import seqio
 import tensorflow as tf
+import tensorflow_datasets as tfds
 import tiny_vocabulary
 
 PAGE = 'docs/extend.md'
@@ -42,7 +43,7 @@ def test_a_data_set_of_tfds(tmp_path, monkeypatch):
     rows = tf.data.Dataset.from_tensor_slices({
         'text': ['never again', 'twice a week'], 'label': [0, 1]})
     assert set(features) == set(rows.element_spec)
-    texts = list(task.preprocessors[0](rows).as_numpy_iterator())
+    texts = list(tfds.as_numpy(task.preprocessors[0](rows)))
     assert texts == [
         {'inputs': b'yelp review: never again', 'targets': b'negative'},
         {'inputs': b'yelp review: twice a week', 'targets': b'positive'}]

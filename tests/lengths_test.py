@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import raw_data
 import seqio
+import tensorflow_datasets as tfds
 import tiny_vocabulary
 
 from mtf_conv import (
@@ -163,7 +164,8 @@ def test_the_cache_holds_the_same_examples(uncached, tmp_path):
   input_speed.write_cache('sst2', tmp_path / 'cache')
   seqio.add_global_cache_dirs([str(tmp_path / 'cache')])
   kept, cached = (
-      [row['inputs'].tolist() for row in seqio.TaskRegistry.get('sst2')
-       .get_dataset(None, 'train', use_cached=cached, shuffle=False)
-       .as_numpy_iterator()] for cached in (False, True))
+      [row['inputs'].tolist() for row in tfds.as_numpy(
+          seqio.TaskRegistry.get('sst2').get_dataset(
+              None, 'train', use_cached=cached, shuffle=False))]
+      for cached in (False, True))
   assert kept == cached

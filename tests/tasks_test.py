@@ -11,6 +11,7 @@ import raw_data
 import seqio
 import seqio.test_utils
 import tensorflow as tf
+import tensorflow_datasets as tfds
 import tiny_vocabulary
 from mtf_conv.tasks import metrics, text_files
 
@@ -44,12 +45,12 @@ def _task(name):
 def _rows(name, split='train', lengths=None, **kwargs):
   kwargs = {'shuffle': False, 'seed': 0, **kwargs}
   dataset = _task(name).get_dataset(lengths or _LENGTHS, split, **kwargs)
-  return list(dataset.as_numpy_iterator())
+  return list(tfds.as_numpy(dataset))
 
 
 def _texts(**kwargs):
   dataset = text_files.TextFileDataSource().get_dataset('train', **kwargs)
-  return [row['text'].decode() for row in dataset.as_numpy_iterator()]
+  return [row['text'].decode() for row in tfds.as_numpy(dataset)]
 
 
 def test_importing_registers():
@@ -100,7 +101,7 @@ def test_table2_mixes_the_paper_s_tasks(prepared):
       2, 3, 2, 2, 2, 3, 2]
   rows = mixture.get_dataset(_LENGTHS, 'train', shuffle=False, seed=0)
   vocab = vocabulary.ConfiguredVocabulary()
-  found = {tuple(row['targets']) for row in rows.take(99).as_numpy_iterator()}
+  found = {tuple(row['targets']) for row in tfds.as_numpy(rows.take(99))}
   assert found == {
       (*vocab.encode(targets), 1) for task in mixture.tasks
       for _, targets in raw_data.EXAMPLES[task.name]['train']}

@@ -396,5 +396,5 @@ def test_the_verb_names_a_module_that_is_not_there(capsys):
   assert cli.main(
       ['mtf_conv', 'check', 'lightconv', '--module_import=longconf']) == 1
   assert capsys.readouterr().err == (
-      "mtf_conv check: --module_import=longconf: No module named 'longconf'; "
-      'its folder must be in PYTHONPATH\n')
+      "mtf_conv check: --module_import: no module 'longconf': "
+      'put its folder into PYTHONPATH\n')

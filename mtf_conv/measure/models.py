@@ -6,6 +6,7 @@ compat.install()
 
 import logging  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 
 import gin  # noqa: E402
 import mesh_tensorflow as mtf  # noqa: E402
@@ -17,7 +18,7 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from mesh_tensorflow.transformer import transformer  # noqa: E402
 from t5.data import preprocessors  # noqa: E402
 
-from mtf_conv import errors, gin_files, listing  # noqa: E402
+from mtf_conv import errors, gin_files  # noqa: E402
 
 # Of 4 + 4 layers, between tiny and small: what two cores can do. Bindings for
 # a mini model.
@@ -25,13 +26,15 @@ BENCH_SIZE = ('d_model = 256', 'd_ff = 1024', 'd_kv = 64')
 
 VOCABULARY = 32100  # T5's 32,000 pieces and 100 sentinels.
 
+_SIZED = re.compile(r'models/(released/)?[^/.]+\.[^/.]+\.gin')
+
 
 def resolve(name, sizes=('base',)) -> list[str]:
   """Finds models by name.
 
   Args:
-    name: lightconv.base, models/lightconv.base.gin, the path of a gin file, or
-      lightconv for all of sizes.
+    name: lightconv.base, released/lconv.base, models/lightconv.base.gin, the
+      path of a gin file, or lightconv for all of sizes.
     sizes: of a model that is named without one.
 
   Returns:
@@ -42,9 +45,9 @@ def resolve(name, sizes=('base',)) -> list[str]:
   """
   if os.path.isfile(name):
     return [name]
-  known = {f'{model}.{size}': path for model, size, _, path in listing.models()}
-  name = name[len('models/'):] if name.startswith('models/') else name
-  name = name[:-len('.gin')] if name.endswith('.gin') else name
+  name = name.removeprefix('models/').removesuffix('.gin')
+  known = {path.removeprefix('models/').removesuffix('.gin'): path
+           for path in gin_files.paths() if _SIZED.fullmatch(path)}
   if name in known:
     return [known[name]]
   found = [known[f'{name}.{size}'] for size in sizes

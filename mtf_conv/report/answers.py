@@ -107,6 +107,8 @@ def _best(scores):
             if ('pretrained', m, *place) in scores}
     if len(ours) > 1:
       wins[max(ours, key=ours.get)] += 1
+  if places and len(wins) == 1:
+    return f'Pre-trained, {next(iter(wins))} is the only one measured here.'
   if not sum(wins.values()):
     return _MISSING
   return 'Pre-trained, the best convolution is ' + ', '.join(
