@@ -17,7 +17,12 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from mesh_tensorflow.transformer import transformer  # noqa: E402
 from t5.data import preprocessors  # noqa: E402
 
-from mtf_conv import errors, gin_files, listing  # noqa: E402
+from mtf_conv import (  # noqa: E402
+  embedding,  # noqa: F401
+  errors,
+  gin_files,
+  listing,
+)
 
 # Of 4 + 4 layers, between tiny and small: what two cores can do. Bindings for
 # a mini model.
@@ -26,6 +31,10 @@ BENCH_SIZE = ('d_model = 256', 'd_ff = 1024', 'd_kv = 64')
 # In the order of the paper's tables.
 KINDS = ('transformer', 'lightconv', 'dilatedconv', 'dynamicconv')
 VOCABULARY = 32100  # T5's 32,000 pieces and 100 sentinels.
+
+# Bindings for what is counted: TPUs multiply with one-hot tensors where other
+# machines look up.
+AS_ON_TPU = ('mtf_conv.embedding.LookupEmbedding.one_hot = True',)
 
 
 def resolve(name, sizes=('base',)) -> list[str]:
