@@ -10,7 +10,8 @@ import tensorflow.compat.v1 as tf
 
 # Bindings that come after a model file.
 STOCK = (
-    'transformer.get_vocab_embedding_cls.cls = @transformer.VocabEmbedding',)
+    'transformer.get_vocab_embedding_cls.cls = @transformer.VocabEmbedding',
+    'transformer.Unitransformer.loss_fn = None')
 
 
 @contextlib.contextmanager

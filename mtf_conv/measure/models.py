@@ -17,8 +17,9 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from mesh_tensorflow.transformer import transformer  # noqa: E402
 from t5.data import preprocessors  # noqa: E402
 
+import mtf_conv.embedding  # noqa: E402
+import mtf_conv.loss  # noqa: E402, F401
 from mtf_conv import (  # noqa: E402
-  embedding,  # noqa: F401
   errors,
   gin_files,
   listing,
@@ -34,7 +35,8 @@ VOCABULARY = 32100  # T5's 32,000 pieces and 100 sentinels.
 
 # Bindings for what is counted: TPUs multiply with one-hot tensors where other
 # machines look up.
-AS_ON_TPU = ('mtf_conv.embedding.LookupEmbedding.one_hot = True',)
+AS_ON_TPU = ('mtf_conv.embedding.LookupEmbedding.one_hot = True',
+             'mtf_conv.loss.cross_entropy.one_hot = True')
 
 
 def resolve(name, sizes=('base',)) -> list[str]:
