@@ -25,7 +25,7 @@ def one_thread(devices=1):
 
 def train(path, bindings=(), steps=20, mesh_shape='', batch=4, length=12,
           variable_dtype=None):
-  """Trains a tiny model with Adafactor, from weights of a fixed seed.
+  """Trains a tiny model of one block with Adafactor, from a fixed seed.
 
   Args:
     path: its gin file.
@@ -40,8 +40,9 @@ def train(path, bindings=(), steps=20, mesh_shape='', batch=4, length=12,
     (the loss of every step, the weights after the last by name, all mtf
     operations' classes)
   """
-  with harness.Model([path], ['dropout_rate = 0.0', *bindings], mesh_shape,
-                     variable_dtype=variable_dtype) as m:
+  with harness.Model([path], [
+      'dropout_rate = 0.0', 'num_layers = 1', *bindings], mesh_shape,
+      variable_dtype=variable_dtype) as m:
     feeds, ids = {}, []
     rng = np.random.RandomState(0)
     for _ in range(2):
@@ -82,7 +83,7 @@ def train(path, bindings=(), steps=20, mesh_shape='', batch=4, length=12,
 
 
 def decode(path, bindings=(), **options):
-  """Returns the ids that a tiny model decodes, and their gin parameters."""
+  """Returns the ids that a tiny model decodes, with weights of a fixed seed."""
   source = np.random.RandomState(1).randint(2, harness.VOCABULARY, (3, 9))
   source[0, 6:] = 0
   with harness.Model([path], bindings) as m:
