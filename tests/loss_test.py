@@ -84,9 +84,11 @@ def test_random_shapes(seed):
   compare(arrays(rows, rng.randint(1, 300), seed), *LOSSES[seed % 4])
 
 
+@pytest.mark.parametrize('mesh_shape', ['', 'model:4'])
 @pytest.mark.parametrize('scale', [1e-3, 300.0])
-def test_small_and_large_logits(scale):
-  compare(arrays({'batch': 8}, 50, scale=scale), rtol=1e-5, atol=1e-4)
+def test_small_and_large_logits(scale, mesh_shape):
+  compare(arrays({'batch': 8}, 48, scale=scale), 0.0, 0.0, mesh_shape,
+          'vocab:model', rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize('smoothing, z_loss', LOSSES)

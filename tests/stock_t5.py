@@ -86,7 +86,7 @@ def decode(path, bindings=(), **options):
   """Returns the ids that a tiny model decodes, with weights of a fixed seed."""
   source = np.random.RandomState(1).randint(2, harness.VOCABULARY, (3, 9))
   source[0, 6:] = 0
-  with harness.Model([path], bindings) as m:
+  with harness.Model([path], ['num_layers = 1', *bindings]) as m:
     decoded, = m.run([m.bitransformer.decode(
         m.ids(source), max_decode_length=8, **options)])
   return decoded
