@@ -158,7 +158,7 @@ def _call(kernel, name, offsets, *tensors):
   Returns:
     What kernel returns.
   """
-  if _in_xla():
+  if in_xla():
     return kernel(name, offsets, *tensors)
   specs = tuple(t if t is None else tf.TensorSpec(t.shape, t.dtype.base_dtype)
                 for t in tensors)
@@ -240,7 +240,7 @@ def _in_segments(kernel, name, x, filters, offsets, segments, *dy):
       dfilters = [tf.reduce_sum(d, [0, 1]) for d in dfilters]
     return (result, *dfilters)
 
-  if not static or _in_xla():
+  if not static or in_xla():
     return several()
 
   def single():
@@ -266,7 +266,7 @@ def fastest(x, static, offsets):
   channels = x.shape.as_list()[3]
   can_band = (supports('band', static, offsets) and
               channels >= _MIN_BAND_CHANNELS and len(offsets) > 1)
-  if _in_xla():
+  if in_xla():
     # There, and so on TPUs, the depthwise kernels are far slower.
     return 'band' if can_band and len(offsets) > _MAX_XLA_SLICES else 'slices'
   is_float32 = x.dtype.base_dtype == tf.float32
@@ -275,7 +275,8 @@ def fastest(x, static, offsets):
   return 'band' if can_band else 'slices'
 
 
-def _in_xla():
+def in_xla():
+  """Whether XLA compiles the graph that is being built, as on every TPU."""
   return control_flow_util.GraphOrParentsInXlaContext(tf.get_default_graph())
 
 
@@ -326,7 +327,7 @@ def _span(offsets):
 
 def _block_size(x, offsets):
   """Small blocks waste few products, large ones read few positions twice."""
-  block = 128 if _in_xla() else 32
+  block = 128 if in_xla() else 32
   while block < _span(offsets) // 2:
     block *= 2
   return min(block, x.shape.as_list()[1])
@@ -354,7 +355,7 @@ def _blocks(x, offsets, block):
   rows, length, groups, channels = x.shape.as_list()
   num_blocks = -(-length // block)
   window = block + _span(offsets) - 1
-  if not _in_xla():
+  if not in_xla():
     # A single copy, which brings the groups to the front as well.
     starts = block * np.arange(num_blocks)[:, None, None]
     positions = np.clip(

@@ -9,6 +9,7 @@ import mtf_harness as harness
 import numpy as np
 import pandas as pd
 import pytest
+import stock_t5
 
 from mtf_conv import cli, conv, errors, gin_files, listing
 from mtf_conv.measure import (
@@ -89,6 +90,19 @@ def test_multiply_adds_of_a_convolution():
     w = builder.tensor(np.ones((4, 3), 'float32'), dims[2:])
     conv.local_conv(x, w, [-1, 0, 1], dims[1])
     assert counting.einsum(builder) == 3 * 2 * 8 * 4
+
+
+def test_multiply_adds_of_a_step_are_those_of_t5_s_vocabulary():
+  path = 'models/lightconv.tiny.gin'
+
+  def einsum(*bindings):
+    models.parse([path], bindings)
+    with graph.Builder() as builder:
+      models.training(builder, 1, 16, models.targets_length(16))
+      return counting.einsum(builder)
+
+  assert counting.step_einsum(path, 16) == einsum(*stock_t5.STOCK)
+  assert counting.step_einsum(path, 16) > einsum(), 'a lookup counts nothing'
 
 
 def test_targets_are_those_of_span_corruption():

@@ -49,7 +49,7 @@ def figures():
                                      marks=pytest.mark.slow)])
 def test_counts_are_those_of_a_lowering_on_several_devices(model):
   work = core.Step(path_of(model), 3, **SHORT).work(2)
-  models.parse([path_of(model)], SHORT['bindings'])
+  models.parse([path_of(model)], [*models.AS_ON_TPU, *SHORT['bindings']])
   with graph.Builder() as builder:
     _, gradients = models.training(
         builder, 2 * 3, SHORT['inputs'], SHORT['targets'],

@@ -101,7 +101,7 @@ class Step:
       bindings: of gin, that come after the file.
     """
     self._sequences, self._replicas = sequences, replicas
-    models.parse([path], bindings)
+    models.parse([path], [*models.AS_ON_TPU, *bindings])
     self._builder = graph.Builder()
     with self._builder as builder:
       _, self._gradients = models.training(

@@ -15,7 +15,8 @@ def einsum(builder) -> int:
   """Counts the multiply-adds of all einsums in a Mesh TensorFlow graph.
 
   Einsums are all products that take part in training: of matrices, of
-  embeddings, and element by element. A convolution counts its taps.
+  embeddings, and element by element. A convolution counts its taps, and a
+  lookup nothing: models are counted with models.AS_ON_TPU.
 
   Args:
     builder: a graph.Builder.
@@ -38,7 +39,7 @@ def step_einsum(path, inputs) -> int:
   Returns:
     Multiply-adds; each is two FLOPs.
   """
-  models.parse([path])
+  models.parse([path], models.AS_ON_TPU)
   with graph.Builder() as builder:
     models.training(builder, 1, inputs, models.targets_length(inputs))
     return einsum(builder)
@@ -55,7 +56,7 @@ def size(path) -> dict:
     2**20 bytes, of parameters and Adafactor's slots in float32 on a core that
     holds all of the model.
   """
-  models.parse([path])
+  models.parse([path], models.AS_ON_TPU)
   with graph.Builder() as builder:
     _, gradients = models.training(builder, 1, 8, 8)
     parameters = builder.graph.trainable_variables

@@ -41,7 +41,7 @@ def count(path, mesh_shape, batch, inputs, vocabulary=models.VOCABULARY,
     which is what it keeps at most; allreduce, elements of tensors that are
     summed over devices; parameters, elements of all parameters of the model.
   """
-  models.parse([path], size)
+  models.parse([path], [*models.AS_ON_TPU, *size])
   with graph.Builder() as builder:
     _, gradients = models.training(
         builder, batch, inputs, models.targets_length(inputs), vocabulary)

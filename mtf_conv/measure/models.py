@@ -18,6 +18,8 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from mesh_tensorflow.transformer import transformer  # noqa: E402
 from t5.data import preprocessors  # noqa: E402
 
+import mtf_conv.embedding  # noqa: E402
+import mtf_conv.loss  # noqa: E402, F401
 from mtf_conv import errors, gin_files  # noqa: E402
 
 # Of 4 + 4 layers, between tiny and small: what two cores can do. Bindings for
@@ -27,6 +29,11 @@ BENCH_SIZE = ('d_model = 256', 'd_ff = 1024', 'd_kv = 64')
 VOCABULARY = 32100  # T5's 32,000 pieces and 100 sentinels.
 
 _SIZED = re.compile(r'models/(released/)?[^/.]+\.[^/.]+\.gin')
+
+# Bindings for what is counted: TPUs multiply with one-hot tensors where other
+# machines look up.
+AS_ON_TPU = ('mtf_conv.embedding.LookupEmbedding.one_hot = True',
+             'mtf_conv.loss.cross_entropy.one_hot = True')
 
 
 def resolve(name, sizes=('base',)) -> list[str]:

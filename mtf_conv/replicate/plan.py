@@ -42,7 +42,7 @@ def to_frame(runs, scale, teraflops_per_second=None):
 
 def _flops_per_example(scale, model, inputs, targets):
   models.parse([f'models/{model}.{scale["size"]}.gin',
-                *scale.get('gin_files', ())])
+                *scale.get('gin_files', ())], models.AS_ON_TPU)
   with graph.Builder() as builder:
     models.training(builder, 1, inputs, targets)
     return 2 * counting.einsum(builder)
