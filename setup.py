@@ -21,7 +21,7 @@ setuptools.setup(
         'mtf_conv': ['tpus.json'],
         'mtf_conv.datasets.cogs': ['checksums.tsv'],
         'mtf_conv.gin': ['**/*.gin'],
-        'mtf_conv.measure': ['*.j2'],
+        'mtf_conv.pages': ['*.j2'],
         'mtf_conv.replicate': ['scales/*.json'],
         'mtf_conv.report': ['*.j2'],
     },
@@ -34,7 +34,9 @@ setuptools.setup(
         'matplotlib',
         'mesh-tensorflow[transformer]>=0.1.21',
         'numpy<2',
+        'packaging',
         'pandas',
+        'portalocker',
         'scikit-learn',
         'sentencepiece<0.2.1',  # Later ones need protobuf 5.
         'seqio>=0.0.20',

@@ -1,20 +1,54 @@
 """Lets t5 and mesh-tensorflow import on TensorFlow 2.12 to 2.15, no torch.
 
-This is the only module that touches other libraries. It does two things:
+`import mtf_conv` installs a finder of modules, which imports nothing itself and
+acts when these are imported:
 
-* TensorFlow 2.13 took `register_tensor_conversion_function` out of a private
-  module from which mesh-tensorflow 0.1.21 reads it; it is put back.
-* `t5.models` imports `t5.models.hf_model`, which needs torch and transformers,
-  though the Mesh TensorFlow models do not. Where these are not installed, a
-  stand-in takes its place whose use is an error that says so.
+* mesh_tensorflow: version 0.1.21 reads `register_tensor_conversion_function`
+  from a private module of TensorFlow, from which 2.13 took it out. It is put
+  back.
+* t5.models.hf_model: `t5.models` imports it, and it needs torch and
+  transformers, which the Mesh TensorFlow models do not. Where these are not
+  installed, a stand-in takes its place whose use is an error that says so.
 """
 
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import sys
-import types
 
 _TENSORFLOW = ((2, 12), (2, 16))
 _PYTHON = ((3, 9), (3, 12))
+
+
+def require(name, version, supported):
+  """Exits with one line unless first <= version < last.
+
+  Args:
+    name: of the software.
+    version: as it writes it.
+    supported: (first, last), two pairs of integers.
+
+  Raises:
+    SystemExit: the version cannot work.
+  """
+  first, last = supported
+  found = tuple(int(part) for part in version.split('.')[:2])
+  if not first <= found < last:
+    newest = f'{last[0]}.{last[1] - 1}'
+    raise SystemExit(
+        f'mtf_conv needs {name} {first[0]}.{first[1]} to {newest}, and this '
+        f'is {name} {version}: run_scripts/quickstart.sh makes an environment '
+        'that fits.')
+
+
+def _before_mesh_tensorflow():
+  require('Python', sys.version.split()[0], _PYTHON)
+  import tensorflow as tf
+  require('TensorFlow', tf.__version__, _TENSORFLOW)
+  from tensorflow.python.framework import ops
+  if not hasattr(ops, 'register_tensor_conversion_function'):
+    ops.register_tensor_conversion_function = (
+        tf.register_tensor_conversion_function)
 
 
 class _HfPyTorchModel:
@@ -26,34 +60,33 @@ class _HfPyTorchModel:
         'which are not installed. Mesh TensorFlow models do not need them.')
 
 
-def _require(name, version, supported):
-  """Exits with one line unless first <= version < last."""
-  first, last = supported
-  found = tuple(int(part) for part in version.split('.')[:2])
-  if not first <= found < last:
-    newest = f'{last[0]}.{last[1] - 1}'
-    raise SystemExit(
-        f'mtf_conv needs {name} {first[0]}.{first[1]} to {newest}, and this '
-        f'is {name} {version}: run_scripts/quickstart.sh makes an environment '
-        'that fits.')
+class _HfModelLoader(importlib.abc.Loader):
+  """Loads the stand-in for t5.models.hf_model."""
+
+  def create_module(self, spec):
+    """Has Python make the module."""
+    return None
+
+  def exec_module(self, module):
+    """Fills the module."""
+    module.__doc__ = _HfPyTorchModel.__doc__
+    module.HfPyTorchModel = _HfPyTorchModel
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+  """Acts before mesh_tensorflow is found; finds t5.models.hf_model."""
+
+  def find_spec(self, fullname, path=None, target=None):
+    """Returns a spec for the stand-in only."""
+    if fullname == 'mesh_tensorflow':
+      _before_mesh_tensorflow()
+    if fullname == 't5.models.hf_model' and not all(
+        importlib.util.find_spec(name) for name in ('torch', 'transformers')):
+      return importlib.machinery.ModuleSpec(fullname, _HfModelLoader())
+    return None
 
 
 def install():
-  """Makes mesh_tensorflow and t5.models importable; safe to call again.
-
-  Raises:
-    SystemExit: Python or TensorFlow is of a version that cannot work.
-  """
-  _require('Python', sys.version.split()[0], _PYTHON)
-  import tensorflow as tf
-  _require('TensorFlow', tf.__version__, _TENSORFLOW)
-  from tensorflow.python.framework import ops
-  if not hasattr(ops, 'register_tensor_conversion_function'):
-    ops.register_tensor_conversion_function = (
-        tf.register_tensor_conversion_function)
-  hf_model = 't5.models.hf_model'
-  if hf_model not in sys.modules and not all(
-      importlib.util.find_spec(name) for name in ('torch', 'transformers')):
-    stand_in = types.ModuleType(hf_model, _HfPyTorchModel.__doc__)
-    stand_in.HfPyTorchModel = _HfPyTorchModel
-    sys.modules[hf_model] = stand_in
+  """Installs the finder; safe to call again."""
+  if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    sys.meta_path.insert(0, _Finder())

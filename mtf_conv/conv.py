@@ -15,14 +15,10 @@ This module knows nothing of layers, gin or T5.
 
 import math
 
-from mtf_conv import compat
+import mesh_tensorflow as mtf
+import tensorflow.compat.v1 as tf
 
-compat.install()
-
-import mesh_tensorflow as mtf  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-
-from mtf_conv import conv_lowerings  # noqa: E402
+from mtf_conv import conv_lowerings
 
 
 def centred_offsets(filter_size, dilation_rate=1):

@@ -7,16 +7,12 @@ and the gradients of rows are summed. The variable and its values are the same.
 
 import math
 
-from mtf_conv import compat
+import gin
+import mesh_tensorflow as mtf
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 
-compat.install()
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
-
-from mtf_conv import conv_lowerings  # noqa: E402
+from mtf_conv import conv_lowerings
 
 
 @gin.configurable(module='mtf_conv.embedding')

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 import tensorflow_datasets as tfds
 from t5.models import mesh_transformer
 
-from mtf_conv import errors, terminal
+from mtf_conv.base import errors, terminal
 
 _decode_length = None  # For what eval_dataset_fn returned last.
 

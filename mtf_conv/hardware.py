@@ -6,7 +6,6 @@ dimension `model`, over the cores of a replica, which heads, d_ff and the
 vocabulary are split over.
 """
 
-import copy
 import json
 import math
 import os
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import gin
 
-from mtf_conv import errors
+from mtf_conv.base import errors, gin_values
 
 # A vocabulary is rounded up to a multiple of it.
 _VOCABULARY_MULTIPLE = 128
@@ -163,8 +162,8 @@ def tpu_mesh(num_heads=gin.REQUIRED, d_ff=gin.REQUIRED):
       not divide over it.
   """
   from mesh_tensorflow.transformer import utils
-  cores = topology(_bound('utils.tpu_mesh_shape.tpu_topology')).cores
-  model_parallelism = _bound('utils.tpu_mesh_shape.model_parallelism')
+  cores = topology(gin_values.bound('utils.tpu_mesh_shape.tpu_topology')).cores
+  model_parallelism = gin_values.bound('utils.tpu_mesh_shape.model_parallelism')
   check(cores, model_parallelism, num_heads, d_ff)
   shape = utils.tpu_mesh_shape()
   check(cores, model_parallelism, num_heads, d_ff, _batch(shape))
@@ -210,7 +209,7 @@ def _batch(mesh_shape):
   """Returns the sequences in the batch of utils.run; None if it has none."""
   from mesh_tensorflow.transformer import utils
   batch, sequence_length, layout_rules = (
-      _bound(f'utils.run.{name}')
+      gin_values.bound(f'utils.run.{name}')
       for name in ('batch_size', 'sequence_length', 'layout_rules'))
   if batch is None or isinstance(batch, int):
     return batch
@@ -218,12 +217,3 @@ def _batch(mesh_shape):
     return None
   return utils.compute_batch_size(
       sequence_length, mesh_shape, layout_rules, batch)
-
-
-def _bound(parameter):
-  """Returns what gin binds a parameter to; None where it does not."""
-  try:
-    value = gin.query_parameter(parameter)
-  except ValueError:
-    return None
-  return copy.deepcopy(value)  # gin puts values in the place of references.

@@ -8,19 +8,18 @@ In an encoder a filter is centred, in a decoder it is causal. A tap that falls
 on another packed example, or on padding, counts as zero.
 """
 
-from mtf_conv import compat
+import functools
 
-compat.install()
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import (  # noqa: E402
+import gin
+import mesh_tensorflow as mtf
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import (
   transformer,
   transformer_layers,
 )
 
-from mtf_conv import conv, conv_lowerings, errors, mixer  # noqa: E402
+from mtf_conv import conv, conv_lowerings, mixer
+from mtf_conv.base import errors
 
 
 class GatedConv(mixer.GatedMixer):
@@ -58,7 +57,8 @@ class GatedConv(mixer.GatedMixer):
       filter_dropout_rate: dropout on the normalised filter, in training only
         (Wu et al. 2019; not in the paper).
       lowering: 'depthwise', 'slices' or 'band', how the convolution is computed
-        (conv_lowerings); None for what is fast where it runs.
+        (conv_lowerings); None for what is fast where it runs; or a function
+        that takes the place of conv.local_conv.
 
     Raises:
       errors.UserError: num_filters does not divide num_heads, or a rate or
@@ -86,6 +86,8 @@ class GatedConv(mixer.GatedMixer):
     self._check_lowering(filter_size, dilation_rate)
 
   def _check_lowering(self, filter_size, dilation_rate):
+    if callable(self._lowering):
+      return
     names = conv_lowerings.NAMES
     if self._lowering is not None and self._lowering not in names:
       raise errors.UserError(
@@ -174,9 +176,11 @@ class GatedConv(mixer.GatedMixer):
   def mix(self, context, x):
     """See GatedMixer."""
     filters = self.filters(context, x)
-    return conv.local_conv(
+    convolve = (self._lowering if callable(self._lowering) else
+                functools.partial(conv.local_conv, lowering=self._lowering))
+    return convolve(
         self.conv_input(context, x), filters, self.offsets(context),
-        context.length_dim, mixer.segments(context), self._lowering)
+        context.length_dim, mixer.segments(context))
 
   def mix_step(self, context, x, state):
     """See GatedMixer."""

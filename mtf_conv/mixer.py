@@ -10,16 +10,12 @@ in attention, the inner dimension is (heads, d_kv): the stock layout
 `heads:model` splits a mixer as it splits attention.
 """
 
-from mtf_conv import compat
+import gin
+import mesh_tensorflow as mtf
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 
-compat.install()
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
-
-from mtf_conv import errors  # noqa: E402
+from mtf_conv.base import errors
 
 
 class GatedMixer(transformer.TransformerLayer):

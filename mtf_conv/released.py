@@ -9,19 +9,17 @@ the same teacher-forced logits on rows of one example. What differs, on purpose:
 - A decoder that would see the future is an error.
 - Splitting 'heads' over a mesh splits the block.
 
-mtf_conv.released_checkpoint reads from a checkpoint which model it holds.
+mtf_conv.release.released_checkpoint reads from a checkpoint which model it
+holds.
 """
 
-from mtf_conv import compat
+import gin
+import mesh_tensorflow as mtf
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 
-compat.install()
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
-
-from mtf_conv import errors, layers  # noqa: E402
+from mtf_conv import layers
+from mtf_conv.base import errors
 
 # The names of mtf_conv.layers and of the release, for the variables of a block.
 VARIABLES = {

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 
-from mtf_conv import jobs, terminal
+from mtf_conv.base import files, terminal
 
 
 def console_entry_point(argv=None):
@@ -29,7 +29,7 @@ def console_entry_point(argv=None):
     sys.exit(130)
   except Exception as error:  # Whatever it is, it is shown and logged.
     traceback.print_exc()
-    from mtf_conv import explain
+    from mtf_conv.base import explain
     if verbose:
       sys.exit(1)
     terminal.say(explain.one_line(error) or traceback.format_exc())
@@ -50,41 +50,17 @@ def _flag(argv, name):
 def _log_path(argv):
   """<model_dir>/log.txt, or a temporary file when that is in a bucket."""
   model_dir = _flag(argv, 'model_dir')
-  if model_dir is None or '://' in model_dir:
+  if model_dir is None or files.is_remote(model_dir):
     return os.path.join(tempfile.gettempdir(), 'mtf_conv', 'log.txt')
   return os.path.join(model_dir, 'log.txt')
 
 
 def preload():
   """Imports all that T5's main needs: ten seconds, once for all forks."""
-  from mtf_conv import compat
-  compat.install()
   from t5.models import mesh_transformer_main  # noqa: F401
 
-  from mtf_conv import explain, layers, tasks, training  # noqa: F401
-
-
-def run_jobs(root, all_jobs, at_once, threads, environment=None):
-  """Runs jobs that are commands of t5_mesh_conv, see jobs.run.
-
-  To be called before TensorFlow is imported: some of the environment is read
-  then.
-
-  Args:
-    root: the folder of the records, held by jobs.lock.
-    all_jobs: a list of jobs.Job.
-    at_once: how many run at a time.
-    threads: of each job.
-    environment: environment variables that this process and each job gets.
-
-  Returns:
-    A list of (job, reason) of those that failed.
-  """
-  os.environ.update(environment or {}, MTF_CONV_PROGRESS='0', **dict.fromkeys(
-      ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'),
-      str(threads)))
-  preload()
-  return jobs.run(root, all_jobs, console_entry_point, at_once)
+  from mtf_conv import layers, tasks, training  # noqa: F401
+  from mtf_conv.base import explain  # noqa: F401
 
 
 def _run(argv):
@@ -94,7 +70,8 @@ def _run(argv):
   from absl import app, flags
   from t5.models import mesh_transformer_main
 
-  from mtf_conv import gin_files, record
+  from mtf_conv.base import gin_files
+  from mtf_conv.model_dir import before_run
   flags.DEFINE_boolean(
       'verbose', False, 'Show all that TensorFlow and T5 print.')
   for folder in gin_files.folders():
@@ -108,13 +85,13 @@ def _run(argv):
       sys.exit(2)
 
   def main(unused_argv):
-    # First, so that every file and binding of the user comes after it.
-    flags.FLAGS.gin_file = ['runs/terminal.gin'] + (flags.FLAGS.gin_file or [])
-    record.check_on_finalize(flags.FLAGS.model_dir)
+    before_run.check_on_finalize(flags.FLAGS.model_dir)
     return mesh_transformer_main.main(unused_argv)
 
   tf.disable_v2_behavior()
   tf.logging.set_verbosity(tf.logging.INFO)
+  # First, so that every file and binding of the user comes after it.
+  argv = [argv[0], '--gin_file=runs/terminal.gin', *argv[1:]]
   app.run(main, argv, flags_parser=parse_flags)
 
 

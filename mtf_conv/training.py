@@ -15,7 +15,8 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from mesh_tensorflow.transformer import utils
 
-from mtf_conv import checkpoints, errors, record, terminal
+from mtf_conv.base import errors, files, terminal
+from mtf_conv.model_dir import checkpoints, record
 
 _PROGRESS_SECONDS = 2  # How often progress.json is written.
 
@@ -65,33 +66,44 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
     estimator._config = estimator.config.replace(tf_random_seed=seed)
   if cpu_devices:
     estimator._session_config.device_count['CPU'] = len(cpu_devices)
-  train = estimator.train
-
-  def train_with_hooks(input_fn, max_steps, hooks=()):
-    if estimator.latest_checkpoint():
-      done = int(estimator.get_variable_value('global_step'))
-      if done >= max_steps:
-        terminal.say(f'{estimator.model_dir} is trained already: {done} steps.')
-        return estimator
-      terminal.say(f'{estimator.model_dir}: goes on at step {done}.')
-    curve = LossCurve(max_steps, estimator.model_dir)
-    return train(
-        input_fn=input_fn, max_steps=max_steps,
-        hooks=[ModelDirGuard(estimator.model_dir),
-               ProgressBar(max_steps, estimator.model_dir), curve,
-               record.Recorder(estimator.model_dir, vocabulary, seed), *hooks],
-        saving_listeners=[curve.listener])
-
-  estimator.train = train_with_hooks
   # Whether variables are resources is settled for training only: what restores
   # these for an evaluation does not look at shapes.
   if not estimator._ctx._use_tpu:
     estimator._create_global_step = _create_global_step
   try:
-    return utils.train_model(estimator, vocabulary, *args, **kwargs)
+    return utils.train_model(
+        _Watched(estimator, vocabulary, seed), vocabulary, *args, **kwargs)
   finally:
     vars(estimator).pop('_create_global_step', None)
-    del estimator.train
+
+
+class _Watched:
+  """Stands for an estimator, and adds the hooks to its training."""
+
+  def __init__(self, estimator, vocabulary, seed):
+    self._estimator = estimator
+    self._vocabulary = vocabulary
+    self._seed = seed
+
+  def __getattr__(self, name):
+    return getattr(self._estimator, name)
+
+  def train(self, input_fn, max_steps, hooks=()):
+    """Trains what is left to be trained."""
+    model_dir = self.model_dir
+    if self.latest_checkpoint():
+      done = int(self.get_variable_value('global_step'))
+      if done >= max_steps:
+        terminal.say(f'{model_dir} is trained already: {done} steps.')
+        return
+      terminal.say(f'{model_dir}: goes on at step {done}.')
+    curve = LossCurve(max_steps, model_dir)
+    self._estimator.train(
+        input_fn=input_fn, max_steps=max_steps,
+        hooks=[ModelDirGuard(model_dir), ProgressBar(max_steps, model_dir),
+               curve, record.Recorder(model_dir, self._vocabulary, self._seed),
+               *hooks],
+        saving_listeners=[curve.listener])
 
 
 def _create_global_step(graph):
@@ -109,14 +121,8 @@ def read_once(scope):
   Args:
     scope: a tf.VariableScope, to which variables will be added.
   """
-  def make(getter, *args, **kwargs):
-    variable = getter(*args, **kwargs)
-    # What TensorFlow has a caching_device for, which would add operations.
-    variable._cached_value = variable._graph_element
-    return variable
-
   scope.set_use_resource(True)
-  scope.set_custom_getter(make)
+  scope.set_caching_device(lambda op: op.device)
 
 
 class ModelDirGuard(tf.train.SessionRunHook):
@@ -289,7 +295,7 @@ class ProgressBar(_StepAndLoss):
       progress['steps_per_second'] = (
           (step - self._first[1]) / (now - self._first[0]))
       self._written = now
-      checkpoints.write_whole(self._path, json.dumps(progress))
+      files.write_whole(self._path, json.dumps(progress))
 
   def end(self, session):
     """Leaves the finished bar on the terminal."""

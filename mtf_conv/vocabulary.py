@@ -14,7 +14,7 @@ import seqio
 from google.protobuf import message
 from sentencepiece import sentencepiece_model_pb2
 
-from mtf_conv import errors, network
+from mtf_conv.base import errors, network
 
 # T5's own, which t5.data.DEFAULT_SPM_PATH names in its bucket.
 T5_URL = ('https://storage.googleapis.com/t5-data/vocabs/cc_all.32000/'

@@ -6,4 +6,4 @@ set -euo pipefail
 
 # shellcheck source=environment.sh source-path=SCRIPTDIR
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
-exec python -m mtf_conv.quickstart "$@"
+exec python -m mtf_conv.commands.quickstart "$@"

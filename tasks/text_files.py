@@ -24,7 +24,7 @@ import gin
 import seqio
 import tensorflow as tf
 
-from mtf_conv import errors
+from mtf_conv.base import errors
 
 MAX_CHARACTERS = 65536
 # Opening files one by one in tf.data costs more than reading small ones.

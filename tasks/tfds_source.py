@@ -7,7 +7,8 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtf_conv import errors, network, vocabulary
+from mtf_conv import vocabulary
+from mtf_conv.base import errors, network
 
 
 def default_data_dir():

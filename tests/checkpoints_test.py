@@ -7,9 +7,9 @@ import gin
 import mesh_tensorflow.transformer.utils as transformer_utils
 import pytest
 import tensorflow.compat.v1 as tf
-from absl import flags
 
-from mtf_conv import checkpoints, errors, explain
+from mtf_conv.base import errors, explain
+from mtf_conv.model_dir import before_run, checkpoints
 
 
 @pytest.fixture
@@ -127,16 +127,13 @@ def test_relative_and_moved_folders(folder, monkeypatch, capfd):
 
 def _checked(folder, *bindings):
   """What T5's main would read after these bindings."""
-  if 'model_dir' not in flags.FLAGS:  # T5's main defines it.
-    flags.DEFINE_string('model_dir', None, '')
-  flags.FLAGS(['test', f'--model_dir={folder}'])
   gin.clear_config()
   try:
     gin.parse_config(bindings)
-    gin.finalize()
-    return gin.query_parameter('utils.run.eval_checkpoint_step')
+    changed = before_run.check(str(folder)) or {}
+    name = 'utils.run.eval_checkpoint_step'
+    return changed.get(name, gin.query_parameter(name))
   finally:
-    flags.FLAGS.unparse_flags()
     gin.clear_config()
 
 

@@ -8,13 +8,17 @@ import time
 import pytest
 import seqio
 
-from mtf_conv import cli, doctor, listing
+from mtf_conv import cli
+from mtf_conv.base import command_line
+from mtf_conv.commands import doctor
+from mtf_conv.commands import list as listing
+from mtf_conv.prepare import available
 
 
 @pytest.fixture(autouse=True)
 def keep_logging(monkeypatch):
   """The tests that follow may want to see what is logged."""
-  monkeypatch.setattr(cli, 'quiet', lambda: None)
+  monkeypatch.setattr(command_line, 'quiet', lambda: None)
 
 
 def call(capsys, *args):
@@ -88,15 +92,15 @@ def test_where_text_comes_from(monkeypatch, tmp_path):
   (tmp_path / 'a.txt').write_text('A line.\n')
   source = seqio.TaskRegistry.get('text_span_corruption').source
   monkeypatch.delenv('MTF_CONV_TEXT', raising=False)
-  there, text = listing.data_of(source)
+  there, text = available.data_of(source)
   assert not there and 'MTF_CONV_TEXT' in text
   monkeypatch.setenv('MTF_CONV_TEXT', str(tmp_path / '*.txt'))
-  assert listing.data_of(source) == (True, '1 text files')
+  assert available.data_of(source) == (True, '1 text files')
 
 
 def test_a_bucket_is_not_looked_into(monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', 'gs://none')
-  there, text = listing.data_of(seqio.TaskRegistry.get('trec').source)
+  there, text = available.data_of(seqio.TaskRegistry.get('trec').source)
   assert there and 'gs://none, which is not looked into' in text
 
 

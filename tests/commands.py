@@ -1,6 +1,7 @@
 """Commands as users meet them, held against the programs that they name."""
 
 import contextlib
+import importlib
 import io
 import pathlib
 import re
@@ -12,12 +13,8 @@ import seqio
 from absl import flags
 from t5.models import mesh_transformer_main  # noqa: F401, defines its flags
 
-from mtf_conv import (
-    cli,
-    gin_files,
-    tasks,  # noqa: F401, for the registry
-    training,  # noqa: F401, for gin
-)
+from mtf_conv import cli, tasks, training  # noqa: F401, for the registry
+from mtf_conv.base import command_line, gin_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 T5_MAINS = ('t5_mesh_conv', 't5_mesh_transformer')
@@ -83,9 +80,9 @@ def check_verb(args):
   """Checks the arguments of mtf_conv; a verb alone is one that is mentioned."""
   if not args or args[0] == 'VERB':
     return
-  what_for, add_flags = cli._VERBS[args[0]]
-  parser = cli.Parser(prog=args[0], description=what_for)
-  add_flags(parser)
+  assert args[0] in cli.VERBS, args[0]
+  parser = command_line.Parser(prog=args[0])
+  importlib.import_module(f'mtf_conv.commands.{args[0]}').add_flags(parser)
   # In `--lowering=NAME` only the flag is one.
   placeholders = [arg for arg in args if re.fullmatch(r'--\w+=[A-Z_]+', arg)]
   for arg in placeholders:

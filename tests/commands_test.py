@@ -9,7 +9,7 @@ import gin
 import mtf_harness as harness
 import pytest
 
-from mtf_conv import errors
+from mtf_conv.base import errors
 
 PAGES = sorted(
     path.relative_to(commands.ROOT).as_posix() for path in [

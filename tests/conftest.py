@@ -8,10 +8,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import hypothesis
 import pytest
 
-from mtf_conv import compat
-
-# Before any test imports mesh_tensorflow or t5.
-compat.install()
+import mtf_conv  # noqa: F401, before any test imports mesh_tensorflow or t5
 
 # The same examples in every run; building a graph takes longer than the 200 ms
 # that hypothesis allows.

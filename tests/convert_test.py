@@ -11,7 +11,9 @@ import pytest
 import stock_release as stock
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import cli, convert, errors, released_checkpoint
+from mtf_conv import cli
+from mtf_conv.base import command_line, errors
+from mtf_conv.release import convert, released_checkpoint
 
 TO = {'lightweight_conv': 'lightconv', 'dynamic_conv': 'dynamicconv'}
 
@@ -245,7 +247,7 @@ def test_an_empty_output_folder_is_filled(source_dir):
 def test_a_wrong_command_is_told_in_one_line(
     args, code, message, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(cli, 'quiet', lambda: None)
+  monkeypatch.setattr(command_line, 'quiet', lambda: None)
   try:
     found = cli.main(['mtf_conv', 'convert', *args])
   except SystemExit as error:

@@ -8,7 +8,8 @@ import sys
 import killed_training
 import pytest
 
-from mtf_conv import gin_files, training
+from mtf_conv import training
+from mtf_conv.base import gin_files
 from mtf_conv.measure import devices
 
 MESHES = [mesh for mesh in devices.MESHES if mesh]

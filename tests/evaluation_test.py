@@ -11,8 +11,10 @@ import tensorflow.compat.v1 as tf
 import tiny_vocabulary
 from mesh_tensorflow.transformer import transformer
 
-from mtf_conv import errors, evaluation, prepare
+from mtf_conv import evaluation
+from mtf_conv.base import errors
 from mtf_conv.measure import graph, models
+from mtf_conv.prepare import builders
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,7 @@ def prepared(tmp_path):
     raw_data.WRITERS[task](tmp_path / 'raw')
     if answers:
       raw_data.write_squad(tmp_path / 'raw', *answers)
-    prepare.prepare(task, raw_dir=tmp_path / 'raw', data_dir=tmp_path)
+    builders.prepare(task, raw_dir=tmp_path / 'raw', data_dir=tmp_path)
     seqio.set_tfds_data_dir_override(str(tmp_path))
     models.parse(['models/lightconv.tiny.gin', 'runs/eval.gin'],
                  [f"MIXTURE_NAME = '{task}'", *bindings])

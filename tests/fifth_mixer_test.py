@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import tiny_scale
 
-from mtf_conv import cli, errors
+from mtf_conv import cli
+from mtf_conv.base import errors
 from mtf_conv.replicate import grid, paper
 from mtf_conv.report import answers, table2
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from mtf_conv import errors, gin_files
+from mtf_conv.base import errors, gin_files
 
 
 def test_finds_the_files_of_the_repository():
@@ -21,7 +21,8 @@ def test_wheel_and_editable_install(where, tmp_path, monkeypatch):
   (folder / 'models').mkdir(parents=True)
   (folder / 'models' / 'some.gin').touch()
   (folder / 'models' / 'notes.txt').touch()
-  monkeypatch.setattr(gin_files, '__file__', str(package / 'gin_files.py'))
+  monkeypatch.setattr(
+      gin_files, '__file__', str(package / 'base' / 'gin_files.py'))
   assert gin_files.gin_folder() == str(folder)
   assert gin_files.list_gin_files() == ['models/some.gin']
 
@@ -29,7 +30,8 @@ def test_wheel_and_editable_install(where, tmp_path, monkeypatch):
 def test_does_not_take_gin_config_for_it(tmp_path, monkeypatch):
   (tmp_path / 'gin' / 'torch').mkdir(parents=True)
   monkeypatch.setattr(
-      gin_files, '__file__', str(tmp_path / 'mtf_conv' / 'gin_files.py'))
+      gin_files, '__file__',
+      str(tmp_path / 'mtf_conv' / 'base' / 'gin_files.py'))
   with pytest.raises(FileNotFoundError, match='install mtf_conv again'):
     gin_files.gin_folder()
 

@@ -7,7 +7,8 @@ import gin
 import mtf_harness as harness
 import pytest
 
-from mtf_conv import gin_files, tasks, training  # noqa: F401
+from mtf_conv import tasks, training  # noqa: F401
+from mtf_conv.base import gin_files  # noqa: F401
 
 # Vocabulary of 32,000 pieces and 100 sentinels, rounded up to 128.
 VOCABULARY = 32100

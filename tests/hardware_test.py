@@ -4,7 +4,8 @@ import gin
 import mtf_harness as harness
 import pytest
 
-from mtf_conv import errors, explain, hardware
+from mtf_conv import hardware
+from mtf_conv.base import errors, explain
 
 
 def mesh(hardware_gin, *bindings, model='transformer.base', run='pretrain'):

@@ -48,11 +48,10 @@ def test_works_from_any_folder(installed, tmp_path):
   check = '''
 import importlib.metadata
 
-from mtf_conv import compat, gin_files
-compat.install()
 import gin
 import mtf_conv.tasks
 import seqio
+from mtf_conv.base import gin_files
 
 print(mtf_conv.__file__)
 print(mtf_conv.tasks.__file__)
@@ -200,10 +199,10 @@ def test_installs_once(checkout):
       f'{install} setuptools==1 wheel==2',
       f'{install} --no-build-isolation -r {checkout.root}/requirements.lock',
       f'{install} --no-build-isolation -e {checkout.root}',
-      'python -m mtf_conv.quickstart --models=all a b',
+      'python -m mtf_conv.commands.quickstart --models=all a b',
   ]
   assert checkout.run() == (0, '')
-  assert checkout.called() == ['python -m mtf_conv.quickstart']
+  assert checkout.called() == ['python -m mtf_conv.commands.quickstart']
 
 
 def test_uv_brings_its_own_python(checkout):
@@ -215,7 +214,7 @@ def test_uv_brings_its_own_python(checkout):
       f'{install} setuptools==1 wheel==2',
       f'{install} --no-build-isolation -r {checkout.root}/requirements.lock',
       f'{install} --no-build-isolation -e {checkout.root}',
-      'python -m mtf_conv.quickstart',
+      'python -m mtf_conv.commands.quickstart',
   ]
 
 

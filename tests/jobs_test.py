@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from mtf_conv import errors, jobs
+from mtf_conv.base import errors
+from mtf_conv.replicate import jobs
 
 
 def main(argv):

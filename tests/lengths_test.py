@@ -8,21 +8,15 @@ import seqio
 import tensorflow_datasets as tfds
 import tiny_vocabulary
 
-from mtf_conv import (
-    cli,
-    gin_files,
-    input_speed,
-    lengths,
-    network,
-    prepare,
-    raw_files,
-)
+from mtf_conv import cli
+from mtf_conv.base import command_line, gin_files, network
+from mtf_conv.prepare import builders, input_speed, lengths, raw_files
 from mtf_conv.report import table1
 
 
 @pytest.fixture(autouse=True)
 def vocabulary(tmp_path, monkeypatch):
-  monkeypatch.setattr(cli, 'quiet', lambda: None)
+  monkeypatch.setattr(command_line, 'quiet', lambda: None)
   monkeypatch.setenv(
       'MTF_CONV_VOCAB', tiny_vocabulary.write(tmp_path / 'tiny.model'))
   yield
@@ -96,7 +90,7 @@ def test_gin_holds_what_is_measured(
     task, percents, data_dir, monkeypatch, tmp_path):
   monkeypatch.setenv(
       'MTF_CONV_VOCAB', f'{data_dir}/t5_vocab/sentencepiece.model')
-  prepare.prepare(task, raw_dir=data_dir, data_dir=tmp_path)
+  builders.prepare(task, raw_dir=data_dir, data_dir=tmp_path)
   seqio.set_tfds_data_dir_override(str(tmp_path))
   measured = lengths.measure(task)
   assert gin_files.sequence_lengths(task) == {
@@ -124,7 +118,7 @@ def test_speed_beside_what_is_trained(
     uncached, tmp_path, monkeypatch, capsys):
   (tmp_path / 'raw').mkdir()
   raw_data.WRITERS['cogs'](tmp_path / 'raw')
-  prepare.prepare('cogs', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
+  builders.prepare('cogs', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
   capsys.readouterr()
   model = tmp_path / 'one_layer.gin'
   model.write_text("include 'models/lightconv.tiny.gin'\nnum_layers = 1\n")
@@ -141,7 +135,7 @@ def test_speed_beside_what_is_trained(
 def test_tokens_that_are_read_are_without_padding(tmp_path, monkeypatch):
   (tmp_path / 'raw').mkdir()
   raw_data.WRITERS['sst2'](tmp_path / 'raw')
-  prepare.prepare('sst2', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
+  builders.prepare('sst2', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
   seqio.set_tfds_data_dir_override(str(tmp_path))
   # Long enough for any input, and for one label: no two share a row.
   vocab = seqio.TaskRegistry.get('sst2').output_features['inputs'].vocabulary
@@ -159,7 +153,7 @@ def test_tokens_that_are_read_are_without_padding(tmp_path, monkeypatch):
 def test_the_cache_holds_the_same_examples(uncached, tmp_path):
   (tmp_path / 'raw').mkdir()
   raw_data.WRITERS['sst2'](tmp_path / 'raw')
-  prepare.prepare('sst2', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
+  builders.prepare('sst2', raw_dir=tmp_path / 'raw', data_dir=tmp_path)
   seqio.set_tfds_data_dir_override(str(tmp_path))
   input_speed.write_cache('sst2', tmp_path / 'cache')
   seqio.add_global_cache_dirs([str(tmp_path / 'cache')])

@@ -11,30 +11,30 @@ import pandas as pd
 import pytest
 import stock_t5
 
-from mtf_conv import cli, conv, errors, gin_files, listing
-from mtf_conv.measure import (
+from mtf_conv import cli, conv
+from mtf_conv.base import command_line, errors, gin_files
+from mtf_conv.commands import list as listing
+from mtf_conv.measure import counting, graph, models, reference
+from mtf_conv.measure.speed import (
   bench,
   block,
   build,
-  counting,
   decode,
   goals,
-  graph,
-  memory,
-  models,
   op,
+  peak_memory,
   plain,
-  reference,
   results,
   step,
   timing,
+  whole_models,
 )
 
 
 @pytest.fixture(autouse=True)
 def keep_tensorflow(monkeypatch):
   """The tests that follow may want TensorFlow as it is."""
-  monkeypatch.setattr(cli, 'quiet', lambda: None)
+  monkeypatch.setattr(command_line, 'quiet', lambda: None)
   monkeypatch.setattr(bench, '_start', lambda: None)
 
 
@@ -327,10 +327,10 @@ def test_a_batch_has_a_row():
 
 def test_step_refuses_a_wrong_result(monkeypatch):
   args = ('models/lightconv.tiny.gin', 2, 16, 8, 100, ['num_layers = 1'])
-  step.training_step(*args, say=say)()
+  whole_models.training_step(*args, say=say)()
   monkeypatch.setattr(conv, 'local_conv', _shifted)
   with pytest.raises(errors.UserError, match='lightconv N=16: the'):
-    step.training_step(*args, say=say)
+    whole_models.training_step(*args, say=say)
 
 
 # From end to end.
@@ -360,7 +360,7 @@ def test_no_graph_of_a_convolution_is_larger_than_the_transformer_s():
 
 
 def test_peak_memory():
-  peak = memory.peak(
+  peak = peak_memory.peak(
       'models/lightconv.tiny.gin', 2, 16, 8, 100, ['num_layers = 1'])
   assert 0 < peak < 2**30
 

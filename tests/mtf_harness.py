@@ -10,7 +10,7 @@ import pkg_resources
 import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
 
-from mtf_conv import gin_files
+from mtf_conv.base import gin_files
 from mtf_conv.testing import model
 from mtf_conv.testing.model import (  # noqa: F401
     LAYOUT,

@@ -7,7 +7,7 @@ import pytest
 import raw_data
 import tiny_vocabulary
 
-from mtf_conv import prepare
+from mtf_conv.prepare import builders
 
 # One that is scored by type, of data that TFDS lacks; the others take a minute
 # each.
@@ -63,7 +63,7 @@ def test_three_steps_and_a_score(task, split, tmp_path, monkeypatch):
       'MTF_CONV_VOCAB', tiny_vocabulary.write(tmp_path / 'tiny.model'))
   (tmp_path / 'raw').mkdir()
   raw_data.WRITERS[task](tmp_path / 'raw')
-  prepare.prepare(task, raw_dir=tmp_path / 'raw', data_dir=tmp_path / 'tfds')
+  builders.prepare(task, raw_dir=tmp_path / 'raw', data_dir=tmp_path / 'tfds')
   model_dir = tmp_path / 'model'
   output = _train_and_score(task, split, tmp_path / 'tfds', model_dir)
   for score in _SCORES.get(task, ['accuracy', 'invalid']):
@@ -79,7 +79,7 @@ def test_three_steps_and_a_score(task, split, tmp_path, monkeypatch):
 def test_three_steps_on_the_real_data(task, data_dir, tmp_path, monkeypatch):
   monkeypatch.setenv(
       'MTF_CONV_VOCAB', f'{data_dir}/t5_vocab/sentencepiece.model')
-  prepare.prepare(task, raw_dir=data_dir, data_dir=tmp_path)
+  builders.prepare(task, raw_dir=data_dir, data_dir=tmp_path)
   output = _train_and_score(
       task, 'validation', tmp_path, tmp_path / 'model', examples=8)
   for score in _SCORES.get(task, ['accuracy', 'invalid']):

@@ -11,7 +11,9 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtf_conv import cli, errors, network, prepare, raw_files
+from mtf_conv import cli
+from mtf_conv.base import errors, network
+from mtf_conv.prepare import builders, raw_files
 
 _TRAIN = (b'DESC:manner How did serfdom develop in Russia ?\n'
           b'LOC:city Which is the sister\xf0city of Los Angeles ?\n'
@@ -51,9 +53,9 @@ def _half_prepared(data):
 
 
 def test_a_subset_is_prepared_and_recorded_as_one(raw, data, capsys):
-  folder = prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  folder = builders.prepare('trec', raw_dir=raw, data_dir=data)
   assert folder == str(data / 'trec' / '1.0.0')
-  assert prepare.prepared_dir('trec', data) == folder
+  assert builders.prepared_dir('trec', data) == folder
   # TFDS makes the byte 0xf0 a space; other bytes are taken for Latin-1.
   assert sorted(_rows(data, 'train')) == [
       ('city', 'Which is the sister city of Los Angeles ?'),
@@ -77,27 +79,27 @@ def test_a_subset_is_prepared_and_recorded_as_one(raw, data, capsys):
 
 
 def test_a_second_call_finds_it_there(raw, data, capsys):
-  folder = prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  folder = builders.prepare('trec', raw_dir=raw, data_dir=data)
   stamp = os.stat(folder).st_mtime_ns
   capsys.readouterr()
-  assert prepare.prepare('trec', raw_dir=raw, data_dir=data) == folder
-  assert prepare.prepare('trec', data_dir=data) == folder
+  assert builders.prepare('trec', raw_dir=raw, data_dir=data) == folder
+  assert builders.prepare('trec', data_dir=data) == folder
   assert os.stat(folder).st_mtime_ns == stamp
   assert capsys.readouterr().out == (
       f'trec is already prepared in {folder}\n' * 2)
 
 
 def test_other_files_than_it_was_made_from(raw, data):
-  prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  builders.prepare('trec', raw_dir=raw, data_dir=data)
   (raw / 'TREC_10.label').write_bytes(_TEST + _TRAIN)
   with pytest.raises(errors.UserError, match='made from another TREC_10.label'):
-    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+    builders.prepare('trec', raw_dir=raw, data_dir=data)
 
 
 def test_two_at_once(raw, data, capsys):
   with concurrent.futures.ThreadPoolExecutor() as pool:
     folders = list(pool.map(
-        lambda _: prepare.prepare('trec', raw_dir=raw, data_dir=data),
+        lambda _: builders.prepare('trec', raw_dir=raw, data_dir=data),
         range(2)))
   assert folders[0] == folders[1]
   assert capsys.readouterr().out.count('is already prepared') == 1
@@ -109,8 +111,8 @@ def test_after_a_killed_call(raw, data):
   for folder in left:
     folder.mkdir(parents=True)
     (folder / 'half').write_text('written')
-  assert prepare.prepared_dir('trec', data) is None
-  prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  assert builders.prepared_dir('trec', data) is None
+  builders.prepare('trec', raw_dir=raw, data_dir=data)
   assert len(_rows(data, 'train')) == 3
   assert not _half_prepared(data)
 
@@ -131,13 +133,13 @@ def test_full_disk(owner, name, fail, raw, data, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(owner, name, fail)
     with pytest.raises(errors.UserError) as error:
-      prepare.prepare('trec', raw_dir=raw, data_dir=data)
+      builders.prepare('trec', raw_dir=raw, data_dir=data)
   assert str(error.value).startswith(f'cannot prepare trec in {data}: ')
   assert str(error.value).endswith('No space left on device')
   assert not [path for path in data.rglob('*')
               if path.is_file() and path.suffix != '.lock']
-  assert prepare.prepared_dir('trec', data) is None
-  prepare.prepare('trec', raw_dir=raw, data_dir=data)
+  assert builders.prepared_dir('trec', data) is None
+  builders.prepare('trec', raw_dir=raw, data_dir=data)
 
 
 def test_what_only_the_builder_finds(tmp_path, data):
@@ -146,7 +148,7 @@ def test_what_only_the_builder_finds(tmp_path, data):
   path = tmp_path / 'raw' / 'wikidata_train.csv'
   path.write_text(path.read_text().replace('0b', '0a'))
   with pytest.raises(errors.UserError) as error:
-    prepare.prepare('wiki_toxicity', tmp_path / 'raw', data)
+    builders.prepare('wiki_toxicity', tmp_path / 'raw', data)
   message, = str(error.value).splitlines()
   assert message.startswith("TFDS's builder wikipedia_toxicity_subtypes/")
   assert 'Two examples share the same hashed key' in message
@@ -168,9 +170,9 @@ def test_malformed_line(line, problem, raw, data):
   path = raw / 'train_5500.label'
   path.write_bytes(_TRAIN + line + b'\n' + _TEST)
   with pytest.raises(errors.UserError) as error:
-    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+    builders.prepare('trec', raw_dir=raw, data_dir=data)
   assert str(error.value) == f'{path}:4: {problem}'
-  assert prepare.prepared_dir('trec', data) is None
+  assert builders.prepared_dir('trec', data) is None
   assert not _half_prepared(data)
 
 
@@ -178,15 +180,15 @@ def test_missing_and_empty_files(raw, data):
   path = raw / 'TREC_10.label'
   path.write_bytes(b'')
   with pytest.raises(errors.UserError, match=f'{path} is empty'):
-    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+    builders.prepare('trec', raw_dir=raw, data_dir=data)
   path.unlink()
   with pytest.raises(errors.UserError, match=f'{path} does not exist'):
-    prepare.prepare('trec', raw_dir=raw, data_dir=data)
+    builders.prepare('trec', raw_dir=raw, data_dir=data)
 
 
 def test_no_network(data):
   with pytest.raises(errors.UserError) as error:
-    prepare.prepare('trec', data_dir=data)
+    builders.prepare('trec', data_dir=data)
   assert str(error.value) == (
       'train_5500.label comes from cogcomp.org, which does not answer: fetch '
       'it elsewhere and give --raw_dir')
@@ -194,11 +196,11 @@ def test_no_network(data):
 
 def test_unknown_task():
   with pytest.raises(errors.UserError, match="'treck': .*did you mean 'trec'"):
-    prepare.prepare('treck')
+    builders.prepare('treck')
 
 
 def test_the_original(data_dir, data, capsys):
-  prepare.prepare('trec', raw_dir=f'{data_dir}/trec', data_dir=data)
+  builders.prepare('trec', raw_dir=f'{data_dir}/trec', data_dir=data)
   output = capsys.readouterr().out
   assert output.count('its sha256 is the registered one') == 2
   assert '(train 5452, test 500)' in output
@@ -208,7 +210,7 @@ def test_the_original(data_dir, data, capsys):
 
 @pytest.mark.parametrize('name', ['sst2', 'ag_news', 'cogs'])
 def test_the_real_files_of_the_paper(name, data_dir, data):
-  prepare.prepare(name, raw_dir=data_dir, data_dir=data)
+  builders.prepare(name, raw_dir=data_dir, data_dir=data)
   manifest, = (data / 'mtf_conv').rglob('*.json')
   splits = {split['split']: (split['rows'], split['original_rows'])
             for split in json.loads(manifest.read_text())['splits']}
@@ -223,7 +225,7 @@ def test_the_real_files_of_the_paper(name, data_dir, data):
 
 @pytest.mark.slow
 def test_the_real_imdb(data_dir, data, capsys):
-  prepare.prepare('imdb', raw_dir=data_dir, data_dir=data)
+  builders.prepare('imdb', raw_dir=data_dir, data_dir=data)
   assert '(train 25000, test 25000, unsupervised 50000)' in (
       capsys.readouterr().out)
 
@@ -233,21 +235,21 @@ def test_all_that_there_are_files_of(tmp_path, data, capsys):
     raw_data.WRITERS[name](tmp_path / 'raw' / name)
   (tmp_path / 'raw' / 'sst2' / 'SST-2' / 'dev.tsv').unlink()
   with pytest.raises(errors.UserError, match='^not prepared: sst2$'):
-    prepare.prepare_all(['all'], tmp_path / 'raw', data)
+    builders.prepare_all(['all'], tmp_path / 'raw', data)
   output = capsys.readouterr().out
   assert 'mnli: no folder mnli in ' in output
   assert 'dev.tsv does not exist' in output
-  assert prepare.prepared_dir('trec', data)
-  assert prepare.prepared_dir('cogs_gen', data)
-  assert not prepare.prepared_dir('sst2', data)
+  assert builders.prepared_dir('trec', data)
+  assert builders.prepared_dir('cogs_gen', data)
+  assert not builders.prepared_dir('sst2', data)
 
 
 def test_names_of_several_tasks():
-  assert prepare.task_names(['sst2', 'sst2']) == ['sst2']
-  assert set(prepare.task_names(['table2'])) < set(
-      prepare.task_names(['all']))
+  assert builders.task_names(['sst2', 'sst2']) == ['sst2']
+  assert set(builders.task_names(['table2'])) < set(
+      builders.task_names(['all']))
   with pytest.raises(errors.UserError, match="did you mean 'table2'"):
-    prepare.task_names(['table_2'])
+    builders.task_names(['table_2'])
 
 
 def test_every_source_is_registered():
@@ -255,7 +257,7 @@ def test_every_source_is_registered():
     data = seqio.TaskRegistry.get(name).source.tfds_dataset
     builder = tfds.builder(data.name)
     for source in dataset.sources:
-      url, info = prepare._registered(source, builder)
+      url, info = builders._registered(source, builder)
       assert url.startswith('http') and len(info.checksum) == 64
 
 
@@ -296,7 +298,7 @@ classification.add('my_words', classification.Dataset(
   try:
     assert cli.main(command) == 0
     assert 'my_words is prepared in' in capsys.readouterr().out
-    assert os.path.isdir(prepare.prepared_dir('my_words', tmp_path / 'tfds'))
+    assert os.path.isdir(builders.prepared_dir('my_words', tmp_path / 'tfds'))
     assert cli.main(command) == 0
     assert 'already prepared' in capsys.readouterr().out
     assert cli.main([*command, f'--raw_dir={tmp_path}']) == 1

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import tiny_scale
 
-from mtf_conv import jobs, quickstart
-from mtf_conv.replicate import grid
+from mtf_conv.commands import quickstart
+from mtf_conv.replicate import grid, jobs
 
-COMMAND = [sys.executable, '-m', 'mtf_conv.quickstart']
+COMMAND = [sys.executable, '-m', 'mtf_conv.commands.quickstart']
 PRETRAIN = 'lightconv.seed0.pretrain'
 FINETUNE = 'lightconv.seed0.demo_finetune.pretrained_lr0.001'
 
@@ -97,7 +97,8 @@ def test_a_failed_job_is_told_at_the_end(tmp_path, monkeypatch, capsys):
 def test_interrupted(tmp_path):
   program = f'''
 import sys, time
-from mtf_conv import jobs, quickstart
+from mtf_conv.commands import quickstart
+from mtf_conv.replicate import jobs
 quickstart._train = lambda all_jobs, at_once, root, _: jobs.run(
     root, all_jobs, lambda argv: time.sleep(60), at_once)
 sys.exit(quickstart.main(['--root={tmp_path}']))

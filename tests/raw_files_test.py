@@ -10,7 +10,8 @@ import zipfile
 import pytest
 import raw_data
 
-from mtf_conv import errors, raw_files
+from mtf_conv.base import errors
+from mtf_conv.prepare import raw_files
 
 
 @pytest.fixture

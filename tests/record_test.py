@@ -9,7 +9,8 @@ import pytest
 import seqio
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import errors, record
+from mtf_conv.base import errors
+from mtf_conv.model_dir import record
 from mtf_conv.replicate import grid
 from mtf_conv.report import provenance
 

@@ -7,7 +7,9 @@ import pytest
 import stock_release as stock
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import errors, gin_files, released, released_checkpoint
+from mtf_conv import released
+from mtf_conv.base import errors, gin_files
+from mtf_conv.release import released_checkpoint
 
 BLOCK = 'mtf_conv.released.LocalConvAttnBlock'
 TYPES = ['lightweight_conv', 'dynamic_conv']

@@ -14,11 +14,14 @@ import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import cli, errors, jobs
-from mtf_conv.replicate import experiments, grid, paper, runner
+from mtf_conv import cli
+from mtf_conv.base import command_line, errors
+from mtf_conv.commands import replicate
+from mtf_conv.model_dir import events
+from mtf_conv.pages import experiments
+from mtf_conv.replicate import grid, jobs, paper
 from mtf_conv.replicate import plan as plans
 from mtf_conv.report import answers, page, provenance, scores, table2
-from mtf_conv.report import runs as files
 
 
 def _grid(scale='demo', root='/runs', **filters):
@@ -291,7 +294,7 @@ def test_a_grid_end_to_end(tmp_path):
       'report', *flags, f'--out={tmp_path}/report')
   folder = tmp_path / 'root/lightconv/seed0/pretrain'
   for tag in ('loss', 'learning_rate'):  # For TensorBoard.
-    assert not files.scalars(str(folder), tag).empty
+    assert not events.scalars(str(folder), tag).empty
   html = (tmp_path / 'report/index.html').read_text()
   assert '279,352' in html and 'other settings' not in html
 
@@ -305,7 +308,7 @@ def _results(root, scale):
   # Whoever commits while the test runs changes that, and nothing else.
   assert not [line for line in provenance.doubts(runs) if 'commit' not in line]
   return (scores.cells(collected).drop(columns='model_dir'),
-          {run.job.name: files.losses(run.model_dir) for run in runs})
+          {run.job.name: events.losses(run.model_dir) for run in runs})
 
 
 @pytest.mark.slow
@@ -336,8 +339,8 @@ def test_twenty_kills_change_nothing(tmp_path):
 def test_each_number_has_a_command_that_makes_it():
   parts = dict(experiments.experiments(lambda *place: 1.0))
   assert len(parts['Table 2']) == 9 * 2 * 4
-  parser = cli.Parser(prog='mtf_conv replicate')
-  runner.add_flags(parser)
+  parser = command_line.Parser(prog='mtf_conv replicate')
+  replicate.add_flags(parser)
   for rows in parts.values():
     for _, _, command, _, _ in rows:
       verb, *flags = shlex.split(command)[1:]

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
 
-from mtf_conv.report import curves, runs, table
+from mtf_conv.model_dir import events
+from mtf_conv.report import curves, table
 
 TASK = 'demo_finetune'
 
@@ -87,22 +88,22 @@ def test_a_resumed_run_reads_as_one_curve(tmp_path):
   """The steps after the last checkpoint are run twice: the last run holds."""
   write_events(tmp_path, 'loss', {0: 5.0, 10: 4.0, 20: 9.0})
   write_events(tmp_path, 'loss', {20: 3.0, 30: 2.0})
-  assert runs.losses(str(tmp_path)).to_dict() == {
+  assert events.losses(str(tmp_path)).to_dict() == {
       0: 5.0, 10: 4.0, 20: 3.0, 30: 2.0}
 
 
 def test_a_killed_run_ends_within_a_record(tmp_path):
   path = write_events(tmp_path, 'loss', {0: 5.0, 10: 4.0})
   path.write_bytes(path.read_bytes()[:-5])
-  assert runs.losses(str(tmp_path)).to_dict() == {0: 5.0}
+  assert events.losses(str(tmp_path)).to_dict() == {0: 5.0}
 
 
 def test_nothing_there(tmp_path):
   folder = str(tmp_path / '[none]')
-  assert runs.losses(folder).empty
-  assert math.isnan(runs.parameters(folder))
-  assert math.isnan(runs.steps_per_second(folder))
-  assert all(map(math.isnan, runs.best(runs.scores(folder, TASK))))
+  assert events.losses(folder).empty
+  assert math.isnan(events.parameters(folder))
+  assert math.isnan(events.steps_per_second(folder))
+  assert all(map(math.isnan, events.best(events.scores(folder, TASK))))
 
 
 def test_predictions_beside_the_text_that_was_read(tmp_path):
@@ -112,7 +113,7 @@ def test_predictions_beside_the_text_that_was_read(tmp_path):
       ('targets', ['a', 'b', 'c']), ('7_predictions', ['a', 'x', 'c'])):
     (tmp_path / 'validation_eval' / f'{TASK}_{name}').write_text(
         '\n'.join(lines) + '\n')
-  rows = runs.predictions(str(tmp_path), TASK, 7)
+  rows = events.predictions(str(tmp_path), TASK, 7)
   assert [row['input'] for row in rows] == ['who ?', "it's café", "b'it's"]
   assert rows[1] == {'input': "it's café", 'target': 'b', 'prediction': 'x'}
-  assert runs.predictions(str(tmp_path), TASK, 8) == []
+  assert events.predictions(str(tmp_path), TASK, 8) == []

@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import cli, errors, hardware
-from mtf_conv.measure import core, counting, fit, graph, models, scale
+from mtf_conv import cli, hardware
+from mtf_conv.base import command_line, errors
+from mtf_conv.measure import counting, graph, models
+from mtf_conv.measure.tpu import core, fit
+from mtf_conv.pages import scale
 from mtf_conv.replicate import paper
 
 SHORT = dict(inputs=16, targets=8, bindings=['num_layers = 1'])
@@ -21,7 +24,7 @@ DOCS = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'docs')
 @pytest.fixture(autouse=True)
 def keep_logging(monkeypatch):
   """The tests that follow may want to see what is logged."""
-  monkeypatch.setattr(cli, 'quiet', lambda: None)
+  monkeypatch.setattr(command_line, 'quiet', lambda: None)
 
 
 def path_of(name):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import gin_files
+from mtf_conv.base import gin_files
 
 STOCK = os.environ.get('MTF_CONV_STOCK')
 

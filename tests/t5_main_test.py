@@ -17,14 +17,8 @@ import pytest
 import seqio
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import (
-    errors,
-    explain,
-    gin_files,
-    layers,
-    tasks,  # noqa: F401, for the registry
-    training,
-)
+from mtf_conv import layers, tasks, training  # noqa: F401, for the registry
+from mtf_conv.base import errors, explain, gin_files  # noqa: F401, for the registry
 
 
 def _command(model_dir, model='lightconv', steps=6, *extra):

@@ -15,7 +15,9 @@ import tensorflow_datasets as tfds
 import tiny_vocabulary
 from mtf_conv.tasks import metrics, text_files
 
-from mtf_conv import errors, network, prepare, tasks, vocabulary
+from mtf_conv import tasks, vocabulary
+from mtf_conv.base import errors, network
+from mtf_conv.prepare import builders
 
 _LENGTHS = {'inputs': 512, 'targets': 114}
 
@@ -69,7 +71,7 @@ def prepared(tmp_path_factory):
   for name, write in raw_data.WRITERS.items():
     raw = tmp_path_factory.mktemp(name)
     write(raw)
-    prepare.prepare(name, raw_dir=raw, data_dir=data)
+    builders.prepare(name, raw_dir=raw, data_dir=data)
   return str(data)
 
 
@@ -127,7 +129,7 @@ def test_trec_that_is_not_prepared(tmp_path):
 def test_trec_in_t5s_vocabulary(data_dir, monkeypatch, tmp_path):
   monkeypatch.setenv(
       'MTF_CONV_VOCAB', f'{data_dir}/t5_vocab/sentencepiece.model')
-  prepare.prepare('trec', raw_dir=f'{data_dir}/trec', data_dir=tmp_path)
+  builders.prepare('trec', raw_dir=f'{data_dir}/trec', data_dir=tmp_path)
   seqio.set_tfds_data_dir_override(str(tmp_path))
   rows = {row['inputs_pretokenized']: row for row in _rows('trec', 'test')}
   assert len(rows) == 500

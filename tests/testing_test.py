@@ -9,7 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer, transformer_layers
 
-from mtf_conv import cli, errors, layers, mixer, released, testing
+from mtf_conv import cli, layers, mixer, released, testing
+from mtf_conv.base import errors
 
 SMALL = ['num_layers = 1']
 

@@ -9,7 +9,7 @@ from mesh_tensorflow.transformer import transformer
 from tensorflow.python.compiler.xla import xla
 from tensorflow.python.tpu import tpu
 
-from mtf_conv.measure import tpu_graph
+from mtf_conv.measure.tpu import xla_operations
 
 # Two of the four always: one is computed by slices, the other by bands.
 MODELS = ['lightconv', 'dilatedconv', *(
@@ -33,10 +33,10 @@ def t5_main():
   tf.enable_control_flow_v2()
 
 
-@pytest.mark.parametrize('phase', tpu_graph.PHASES)
+@pytest.mark.parametrize('phase', xla_operations.PHASES)
 @pytest.mark.parametrize('model', MODELS)
 def test_a_tpu_can_compile_all_of_it(model, phase, t5_main):
-  found = tpu_graph.examine(tpu_graph.build(
+  found = xla_operations.examine(xla_operations.build(
       f'models/{model}.tiny.gin', phase, 'batch:4;model:2', batch=8, inputs=64,
       vocabulary=1000, size=_bindings(model)))
   assert found.types['Einsum'] + found.types['MatMul'] > 10
@@ -56,7 +56,7 @@ def test_what_does_not_belong_there_is_found():
           tf.reshape(x, [1, 1, 4, 1]), tf.ones([1, 1, 1, 1]), [1] * 4, 'SAME')
       return x, tf.reduce_sum(y), tf.strings.length(z), image
     tpu.replicate(program, [[tf.zeros([4])]])
-  found = tpu_graph.examine(graph)
+  found = xla_operations.examine(graph)
   assert {'AsString(float32, string)', 'Print(float32)',
           'StringLength(string, int32)'} <= set(found.no_kernel)
   assert [name for name in found.dynamic if 'Where' in name]
@@ -68,9 +68,9 @@ def test_dtypes_that_xla_does_not_know_are_found():
   with tf.Graph().as_default() as graph:
     tpu.replicate(lambda x: tf.raw_ops.Invert(x=x),
                   [[tf.zeros([2], tf.uint16)]])
-    assert not tpu_graph.examine(graph).no_kernel
+    assert not xla_operations.examine(graph).no_kernel
     tpu.replicate(lambda x: tf.identity(x), [[tf.constant(['text'])]])
-  assert 'Identity(string)' in tpu_graph.examine(graph).no_kernel
+  assert 'Identity(string)' in xla_operations.examine(graph).no_kernel
 
 
 def _decoded(model, compiled):

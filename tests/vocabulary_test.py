@@ -14,7 +14,8 @@ import seqio
 import tiny_vocabulary
 from sentencepiece import sentencepiece_model_pb2
 
-from mtf_conv import errors, network, vocabulary
+from mtf_conv import vocabulary
+from mtf_conv.base import errors, network
 
 
 @pytest.fixture(scope='module')

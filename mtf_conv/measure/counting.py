@@ -1,14 +1,10 @@
 """mtf_conv params: parameters, memory and FLOPs, without training."""
 
-from mtf_conv import compat
+import os
 
-compat.install()
+import pandas as pd
 
-import os  # noqa: E402
-
-import pandas as pd  # noqa: E402
-
-from mtf_conv.measure import graph, models  # noqa: E402
+from mtf_conv.measure import graph, models
 
 
 def einsum(builder) -> int:

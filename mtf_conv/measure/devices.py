@@ -6,17 +6,13 @@ is run or timed.
     python -m mtf_conv.measure.devices --out docs/results/devices.csv
 """
 
-from mtf_conv import compat
+import argparse
 
-compat.install()
+import mesh_tensorflow as mtf
+import pandas as pd
 
-import argparse  # noqa: E402
-
-import mesh_tensorflow as mtf  # noqa: E402
-import pandas as pd  # noqa: E402
-
-from mtf_conv import gin_files  # noqa: E402
-from mtf_conv.measure import graph, models  # noqa: E402
+from mtf_conv.base import gin_files
+from mtf_conv.measure import graph, models
 
 MESHES = ('', 'batch:8', 'batch:4;model:2', 'model:4')
 LAYOUT = 'batch:batch,d_ff:model,heads:model,vocab:model'

@@ -3,8 +3,8 @@
 import matplotlib
 
 matplotlib.use('Agg')  # Draws without a display.
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib import ticker  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 # Whether a ratio is as it has to be; without a goal it is neither.
 _COLORS = {'hoped': 'C2', 'required': 'C0', 'no': 'C3', '': '0.7'}

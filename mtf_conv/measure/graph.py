@@ -1,15 +1,11 @@
 """Candidates made of Mesh TensorFlow: one device, one TensorFlow graph."""
 
-from mtf_conv import compat
+from typing import Callable, NamedTuple
 
-compat.install()
+import mesh_tensorflow as mtf
+import tensorflow.compat.v1 as tf
 
-from typing import Callable, NamedTuple  # noqa: E402
-
-import mesh_tensorflow as mtf  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-
-from mtf_conv.measure import machine  # noqa: E402
+from mtf_conv.base import machine
 
 
 class Candidate(NamedTuple):

@@ -1,26 +1,22 @@
 """Whole models: their names, their gin files, their graph of training."""
 
-from mtf_conv import compat
+import logging
+import os
+import re
 
-compat.install()
+import gin
+import mesh_tensorflow as mtf
+import mesh_tensorflow.optimize  # noqa: F401
+import mesh_tensorflow.transformer
+import numpy as np
+import t5.models
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
+from t5.data import preprocessors
 
-import logging  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import mesh_tensorflow.optimize  # noqa: E402, F401
-import mesh_tensorflow.transformer  # noqa: E402
-import numpy as np  # noqa: E402
-import t5.models  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
-from t5.data import preprocessors  # noqa: E402
-
-import mtf_conv.embedding  # noqa: E402
-import mtf_conv.loss  # noqa: E402, F401
-from mtf_conv import errors, gin_files  # noqa: E402
+import mtf_conv.embedding
+import mtf_conv.loss  # noqa: F401
+from mtf_conv.base import errors, gin_files
 
 # Of 4 + 4 layers, between tiny and small: what two cores can do. Bindings for
 # a mini model.

@@ -7,7 +7,7 @@ channels and of equal size. Gradients are those of sum(y * dy).
 
 import numpy as np
 
-from mtf_conv import errors
+from mtf_conv.base import errors
 
 
 def local_conv(x, filters, offsets, segments=None):

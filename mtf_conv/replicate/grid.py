@@ -19,8 +19,8 @@ import json
 import os
 from typing import Optional
 
-from mtf_conv import errors, gin_files, jobs
-from mtf_conv.replicate import paper
+from mtf_conv.base import errors, gin_files
+from mtf_conv.replicate import jobs, paper
 
 _SCALES = os.path.join(os.path.dirname(__file__), 'scales')
 _STAGES = ('pretrain', 'finetune', 'evaluate')

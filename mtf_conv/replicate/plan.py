@@ -4,8 +4,8 @@ import json
 
 import pandas as pd
 
-from mtf_conv import jobs
 from mtf_conv.measure import counting, graph, models
+from mtf_conv.replicate import jobs
 
 
 def to_frame(runs, scale, teraflops_per_second=None):

@@ -3,9 +3,9 @@
 import matplotlib
 
 matplotlib.use('Agg')  # Draws without a display.
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from mtf_conv.report import runs  # noqa: E402
+from mtf_conv.model_dir import events
 
 _LINES = {'raw': '--', 'pretrained': '-'}
 _LABELS = {'raw': 'raw', 'pretrained': 'pre-trained'}
@@ -28,11 +28,11 @@ def plot(path, models, model_dirs, task):
       model_dir = model_dirs(model, init)
       style = {'linestyle': line, 'color': color,
                'label': f'{model}, {_LABELS[init]}'}
-      _draw(score, runs.scores(model_dir, task), marker='o', markersize=3,
+      _draw(score, events.scores(model_dir, task), marker='o', markersize=3,
             **style)
-      _draw(loss, runs.losses(model_dir), **style)
-    _draw(pretraining, runs.losses(model_dirs(model, 'pretrain')), color=color,
-          label=model)
+      _draw(loss, events.losses(model_dir), **style)
+    _draw(pretraining, events.losses(model_dirs(model, 'pretrain')),
+          color=color, label=model)
   _name(score, f'{task}: validation accuracy', '%')
   score.set_ylim(0, 100)
   _name(loss, f'{task}: training loss', 'nats per target position')

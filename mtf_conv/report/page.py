@@ -6,14 +6,8 @@ import os
 import jinja2
 import numpy as np
 
-from mtf_conv.report import (
-    answers,
-    curves,
-    provenance,
-    runs,
-    scores,
-    table2,
-)
+from mtf_conv.model_dir import events
+from mtf_conv.report import answers, curves, provenance, scores, table2
 
 _FIGURES = {
     'figure1': 'Figure 1: examples of pre-training per second',
@@ -108,7 +102,7 @@ def _figures(folder):
 
 
 def _speeds(grid_runs):
-  found = {run.model: runs.steps_per_second(run.model_dir)
+  found = {run.model: events.steps_per_second(run.model_dir)
            for run in grid_runs if run.stage == 'pretrain'}
   return {model: speed for model, speed in found.items()
           if not np.isnan(speed)}
@@ -119,7 +113,7 @@ def _examples(cells):
   found = []
   for task, group in cells.dropna(subset=['ours']).groupby('task', sort=False):
     best = group.loc[group.ours.idxmax()]
-    rows = runs.predictions(best.model_dir, task, int(best.step))
+    rows = events.predictions(best.model_dir, task, int(best.step))
     right = [row for row in rows if row['target'] == row['prediction']]
     wrong = [row for row in rows if row['target'] != row['prediction']]
     if rows:

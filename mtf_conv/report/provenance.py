@@ -1,7 +1,7 @@
 """Where each number is from, and what speaks against it.
 
-Read from the records beside the checkpoints (mtf_conv.record) and from the
-checkpoints themselves.
+Read from the records beside the checkpoints (mtf_conv.model_dir.record) and
+from the checkpoints themselves.
 """
 
 import glob
@@ -10,8 +10,9 @@ import re
 
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import errors, record
-from mtf_conv.report import runs, scores
+from mtf_conv.base import errors
+from mtf_conv.model_dir import events, record
+from mtf_conv.report import scores
 
 
 def sources(grid_runs, cells, names):
@@ -106,7 +107,7 @@ def _check_scores(run):
           glob.escape(run.model_dir), 'model.ckpt-*.index'))}
   lines = []
   for metric in scores.metrics(run.task)[:1]:
-    scored = set(runs.scores(run.model_dir, run.task, metric).index)
+    scored = set(events.scores(run.model_dir, run.task, metric).index)
     if not scored:
       continue  # The table says that it is missing.
     missing = found - scored - {0}  # Nobody misses what was not trained.

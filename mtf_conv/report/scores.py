@@ -9,8 +9,8 @@ metric of a task has a peak of its own.
 import numpy as np
 import pandas as pd
 
+from mtf_conv.model_dir import events
 from mtf_conv.replicate import paper
-from mtf_conv.report import runs as files
 
 _CELL = ['init', 'model', 'task', 'metric']
 
@@ -43,11 +43,11 @@ def collect(runs):
     if run.stage != 'evaluate':
       continue
     for metric in metrics(run.task):
-      curve = files.scores(run.model_dir, run.task, metric)
+      curve = events.scores(run.model_dir, run.task, metric)
       for step in curve.index[~np.isfinite(curve)]:
         notes.append(f'{run.job.name}: {metric} at step {step} is '
                      f'{curve[step]}, and is left out')
-      step, score = files.best(curve[np.isfinite(curve)])
+      step, score = events.best(curve[np.isfinite(curve)])
       if np.isnan(score):
         notes.append(f'{run.job.name}: no {metric} yet')
       rows.append((run.init, run.model, run.task, metric, run.learning_rate,

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from mtf_conv.report import runs
+from mtf_conv.model_dir import events
 
 MISSING = '-'
 
@@ -36,11 +36,11 @@ def compare(models, model_dirs, task):
   for model in models:
     row = {'model': model}
     for init in ('raw', 'pretrained'):
-      row[init + '_step'], row[init] = runs.best(
-          runs.scores(model_dirs(model, init), task))
+      row[init + '_step'], row[init] = events.best(
+          events.scores(model_dirs(model, init), task))
     row['gain'] = row['pretrained'] - row['raw']
-    row['parameters'] = runs.parameters(model_dirs(model, 'raw'))
-    row['steps_per_second'] = runs.steps_per_second(
+    row['parameters'] = events.parameters(model_dirs(model, 'raw'))
+    row['steps_per_second'] = events.steps_per_second(
         model_dirs(model, 'pretrain'))
     rows.append(row)
   return pd.DataFrame(rows, columns=list(_COLUMNS))

@@ -2,7 +2,8 @@
 
 import tensorflow_datasets as tfds
 
-from mtf_conv import gin_files, lengths, prepare, raw_files
+from mtf_conv.base import gin_files
+from mtf_conv.prepare import builders, lengths, raw_files
 from mtf_conv.tasks import classification
 
 # Train, test and classes as printed; COGS has no classes.
@@ -25,7 +26,7 @@ def _row(task, data_dir):
   dataset = classification.DATASETS.get(task)
   splits = dataset.splits if dataset else {
       'train': 'train', 'validation': 'test'}
-  folder = prepare.prepared_dir(task, data_dir)
+  folder = builders.prepared_dir(task, data_dir)
   prepared = tfds.builder_from_directory(folder).info.splits if folder else {}
   cells = [task]
   for split, printed in zip(('train', 'validation'), PAPER[task]):

@@ -1,19 +1,14 @@
 """Small models whose logits can be computed in every way that T5 has."""
 
-from mtf_conv import compat
+import contextlib
 
-compat.install()
+import gin
+import mesh_tensorflow as mtf
+import numpy as np
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 
-import contextlib  # noqa: E402
-from unittest import mock  # noqa: E402
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
-
-from mtf_conv.measure import models  # noqa: E402
+from mtf_conv.measure import models
 
 LAYOUT = 'batch:batch,d_ff:model,heads:model,vocab:model'
 VOCABULARY = 50
@@ -276,15 +271,7 @@ def beam_difference(make_model, source, weights=None, beam_size=4, alpha=0.6,
     (the greatest difference, the greatest score, both absolute; how many
     beams there were).
   """
-  found = []
-  search = mtf.beam_search.beam_search
-
-  def keep_found(*args, **kwargs):
-    found.extend(search(*args, **kwargs))
-    return found
-
-  with make_model() as m, mock.patch.object(
-      mtf.beam_search, 'beam_search', keep_found):
+  with make_model() as m, _kept_beams() as found:
     m.bitransformer.decode(m.ids(source), beam_size=beam_size, alpha=alpha,
                            max_decode_length=decode_length)
     beams, scores = m.run(found, weights)
@@ -306,6 +293,26 @@ def beam_difference(make_model, source, weights=None, beam_size=4, alpha=0.6,
     differences.append(abs(score - expected))
     found_scores.append(abs(score))
   return np.max(differences), np.max(found_scores), len(differences)
+
+
+@contextlib.contextmanager
+def _kept_beams():
+  """Yields a list, which is given all beams and their scores that are built.
+
+  Of what beam search finds, Mesh TensorFlow's decode returns the best ids only.
+  """
+  found = []
+  search = mtf.beam_search.beam_search
+
+  def keep(*args, **kwargs):
+    found.extend(search(*args, **kwargs))
+    return found
+
+  mtf.beam_search.beam_search = keep
+  try:
+    yield found
+  finally:
+    mtf.beam_search.beam_search = search
 
 
 def length_with_eos(ids):

@@ -1,23 +1,18 @@
 """The properties of a mixer, each checked on a small model around it."""
 
-from mtf_conv import compat
+import contextlib
+import functools
+import inspect
+from typing import NamedTuple, Optional
 
-compat.install()
+import mesh_tensorflow as mtf
+import numpy as np
+import tensorflow.compat.v1 as tf
+from mesh_tensorflow.transformer import transformer
 
-import contextlib  # noqa: E402
-import functools  # noqa: E402
-import inspect  # noqa: E402
-from typing import NamedTuple, Optional  # noqa: E402
-
-import gin  # noqa: E402
-import mesh_tensorflow as mtf  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from mesh_tensorflow.transformer import transformer  # noqa: E402
-
-from mtf_conv import errors, explain  # noqa: E402
-from mtf_conv.measure import models  # noqa: E402
-from mtf_conv.testing import model  # noqa: E402
+from mtf_conv.base import errors, explain, gin_values
+from mtf_conv.measure import models
+from mtf_conv.testing import model
 
 
 class Property(NamedTuple):
@@ -362,11 +357,10 @@ def _require_layer(cls):
 
 def _macro(name):
   """The value of one of T5's macros."""
-  try:
-    return gin.query_parameter(f'{name}/macro.value')
-  except ValueError as error:
-    raise errors.UserError(
-        f'the gin files must bind the macro {name}') from error
+  value = gin_values.macro(name)
+  if value is None:
+    raise errors.UserError(f'the gin files must bind the macro {name}')
+  return value
 
 
 def _ids(seed, batch):

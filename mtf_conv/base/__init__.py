@@ -1,0 +1,1 @@
+"""Used by all other rooms: errors, files, the terminal, the network, gin."""

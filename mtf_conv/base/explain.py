@@ -1,0 +1,174 @@
+"""Turns what T5, gin and SeqIO raise for wrong input into one line."""
+
+import ast
+import importlib.util
+import inspect
+import re
+
+from mtf_conv.base import errors
+
+
+def _unknown_configurable(name):
+  from gin import config
+  names = {part for selector, _ in config._REGISTRY.items()
+           for part in (selector, selector.split('.')[-1])}
+  return errors.nearest(name, names)
+
+
+def _unknown_parameter(name, configurable):
+  from gin import config
+  return errors.nearest(
+      name, inspect.signature(config.get_configurable(configurable)).parameters)
+
+
+def _unknown_gin_file(name):
+  from mtf_conv.base import gin_files
+  return errors.nearest(name, gin_files.list_gin_files())
+
+
+def _unknown_task(name):
+  import seqio
+  return errors.nearest(
+      name, [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()])
+
+
+# A pattern of the library's message whose group is the wrong name; what to
+# call it; what finds the nearest valid name from the groups.
+_UNKNOWN = (
+    (r"No configurable matching (?:reference )?'@?(?:\S*/)?(?P<name>[^/']+)'",
+     'gin configurable', _unknown_configurable),
+    (r"Configurable '(?P<configurable>[^']+)' doesn't have a parameter named "
+     r"'(?P<name>[^']+)'", 'parameter', _unknown_parameter),
+    (r'Unable to open file: (?P<name>\S+)\. Searched', 'gin file',
+     _unknown_gin_file),
+    (r"No Task or Mixture found with name[: ]+'?(?P<name>[^'\s,]+)", 'task',
+     _unknown_task),
+)
+
+
+def one_line(error):
+  """Explains an exception that a user can mend.
+
+  Args:
+    error: the exception.
+
+  Returns:
+    One line, or None for an error of the program, which needs its traceback.
+  """
+  user_message = errors.user_message(error)
+  if user_message:
+    return user_message
+  message = str(error)
+  for pattern, kind, nearest in _UNKNOWN:
+    match = re.search(pattern, message)
+    if match:
+      return (f'Unknown {kind} {match["name"]!r}{_place(message)}'
+              f'{nearest(**match.groupdict())}')
+  for explain in (_unbound, _no_layer, _no_module, _another_model,
+                  _another_dtype, _damaged_checkpoint, _split_to_train_on):
+    line = explain(message)
+    if line:
+      return line
+  return None
+
+
+def _place(message):
+  """The file and line that gin names, in brackets; '' if it names none."""
+  where = re.search(r'In file "([^"]+)", line (\d+)', message)
+  return f' ({where.group(1)}:{where.group(2)})' if where else ''
+
+
+def _unbound(message):
+  """Explains that the gin files lack a value."""
+  required = re.search(
+      r'Required bindings for `(\S+)` not provided in config: (\[.*?\])',
+      message)
+  macro = re.search(r"macro\(\) missing .*'value'(?:.|\n)*?in scope '(\S+)'",
+                    message)
+  if required:
+    names = ast.literal_eval(required.group(2))
+    return (f'No gin file binds {" and ".join(names)} of {required.group(1)}: '
+            f'expected a line such as {required.group(1)}.{names[0]} = '
+            f'%{names[0]}')
+  if macro:
+    return (f'No gin file binds the macro {macro.group(1)}: expected a line '
+            f'{macro.group(1)} = ...')
+  return None
+
+
+def _no_layer(message):
+  """Explains that a stack was to be made of something else than layers."""
+  found = re.search(
+      r"'(\w+)' object (?:has no attribute 'set_name'|is not callable)\n"
+      r".*make_layer_stack", message)
+  if not found:
+    return None
+  return (f'{found.group(1)} is no layer: expected a subclass of '
+          "mesh_tensorflow's transformer.TransformerLayer, for a mixer one of "
+          'mtf_conv.mixer.GatedMixer')
+
+
+def _no_module(message):
+  """Explains what gin says of modules and packages."""
+  missing = re.search(r"No module named '(\S+)'\n\s+In file", message)
+  if missing:
+    return (f'Unknown module {missing.group(1)!r}{_place(message)}: its folder '
+            'must be in PYTHONPATH')
+  if not message.startswith(
+      'expected str, bytes or os.PathLike object, not NoneType'):
+    return None
+  from mtf_conv.base import gin_files
+  for name in sorted({path.split('/')[0] for path
+                      in gin_files.list_gin_files()}):
+    spec = importlib.util.find_spec(name)
+    if spec and spec.origin is None:
+      return (f'gin takes {spec.submodule_search_locations[0]} for a Python '
+              'package: a folder of gin files must not be in PYTHONPATH')
+  return None
+
+
+def _another_model(message):
+  """Explains that a checkpoint does not fit the graph."""
+  missing = re.search(r'Key (\S+) not found in checkpoint', message)
+  shapes = re.search(r'Assign requires shapes of both tensors to match. '
+                     r'lhs shape= (\S+) rhs shape= (\S+)', message)
+  if missing:
+    differs = f'it has no {missing.group(1)}'
+  elif shapes:
+    differs = f'a variable of shape {shapes.group(2)}, not {shapes.group(1)}'
+  else:
+    return None
+  return ('The checkpoint holds another model than the gin files describe '
+          f'({differs}): give the gin files of its model, or another '
+          '--model_dir')
+
+
+def _another_dtype(message):
+  """Explains that a checkpoint has the same variables of another type."""
+  differ = re.search(
+      r'expected dtype (\w+) does not equal original dtype (\w+)', message)
+  if not differ:
+    return None
+  expected, found = ({'float': 'float32'}.get(dtype, dtype)
+                     for dtype in differ.groups())
+  return (f"The checkpoint is in {found}, and {expected} was to be read: give "
+          f"--gin_param=\"utils.get_variable_dtype.master_dtype = '{found}'\"")
+
+
+def _split_to_train_on(message):
+  """Explains what T5 trains on."""
+  if 'requires dataset_split=="train"' not in message:
+    return None
+  return "utils.run.dataset_split has to be 'train' to train: T5 takes no other"
+
+
+def _damaged_checkpoint(message):
+  """Explains that a checkpoint was read as far as what is wrong in it."""
+  damaged = re.search(
+      r'TensorBundle at (\S+) shard \d+ .*Checksum does not match', message)
+  if not damaged:
+    return None
+  return (f'{damaged.group(1)} is damaged: its bytes do not have the checksum '
+          'that was stored with them; take another checkpoint, and delete the '
+          f'files {damaged.group(1)}.* for training to go on from the one '
+          'before')

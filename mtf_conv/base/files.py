@@ -1,0 +1,87 @@
+"""Files: written whole, told apart by sha256, locked."""
+
+import contextlib
+import hashlib
+import os
+import time
+
+import portalocker
+
+_POLL_SECONDS = 0.1
+
+
+def is_remote(path) -> bool:
+  """Returns whether a path is in a bucket, such as gs://bucket/folder."""
+  return '://' in str(path)
+
+
+def write_whole(path, content):
+  """Replaces a file, so that nobody ever reads half of one.
+
+  Args:
+    path: a local file or one in a bucket; its folder is there.
+    content: text or bytes.
+  """
+  mode = 'wb' if isinstance(content, bytes) else 'w'
+  if is_remote(path):
+    from tensorflow.io import gfile
+    with _open(f'{path}.new', mode) as f:
+      f.write(content)
+    gfile.rename(f'{path}.new', path, overwrite=True)
+    return
+  # Another process may write the same file at this moment.
+  partial = f'{path}.{os.getpid()}.new'
+  with open(partial, mode) as f:
+    f.write(content)
+  os.replace(partial, path)
+
+
+def _open(path, mode):
+  if is_remote(path):
+    from tensorflow.io import gfile  # Slow to import, and knows buckets.
+    return gfile.GFile(path, mode)
+  return open(path, mode)
+
+
+def sha256(*paths) -> str:
+  """Returns the sha256 of files, joined, in hexadecimal digits."""
+  digest = hashlib.sha256()
+  for path in paths:
+    with _open(path, 'rb') as f:
+      while chunk := f.read(1 << 20):
+        digest.update(chunk)
+  return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def lock(path, patience=None, on_wait=None):
+  """Holds a file against all other processes.
+
+  Processes forked meanwhile hold it too. The lock goes with the processes, so
+  that nothing needs to be removed after a crash.
+
+  Args:
+    path: the file, made if need be.
+    patience: seconds to wait for it; None to wait as long as it takes.
+    on_wait: a function that is called once if there is a wait.
+
+  Yields:
+    None.
+
+  Raises:
+    TimeoutError: another process still has it after `patience` seconds.
+  """
+  deadline = None if patience is None else time.monotonic() + patience
+  with open(path, 'w') as f:
+    while True:
+      try:
+        portalocker.lock(f, portalocker.LOCK_EX | portalocker.LOCK_NB)
+        break
+      except portalocker.LockException:
+        if deadline is not None and time.monotonic() > deadline:
+          raise TimeoutError(f'{path} is in use by another process') from None
+        if on_wait:
+          on_wait()
+          on_wait = None
+        time.sleep(_POLL_SECONDS)
+    yield

@@ -1,0 +1,1 @@
+"""The verbs of mtf_conv, a module for each: its flags and its work."""

@@ -1,0 +1,1 @@
+"""Speed on CPUs and GPUs, as ratios that are measured in turn."""

@@ -1,0 +1,1 @@
+"""TPUs: what a core holds, which slice fits, what XLA runs."""

@@ -1,0 +1,57 @@
+"""What is looked at before a run of t5_mesh_conv, once gin is parsed."""
+
+import os
+
+import gin
+import tensorflow.compat.v1 as tf
+
+from mtf_conv.base import gin_values
+from mtf_conv.model_dir import checkpoints, record
+
+
+def check_on_finalize(model_dir):
+  """Has gin call `check` when it has parsed all of a run's bindings.
+
+  Args:
+    model_dir: of the run.
+  """
+  gin.config.register_finalize_hook(lambda unused_config: check(model_dir))
+
+
+def check(model_dir):
+  """Looks at the checkpoints that a run is going to read.
+
+  A checkpoint to be fine-tuned must be whole. One to be evaluated is skipped
+  where it is cut short, unless it was asked for by its step. Both must have
+  been trained with the vocabulary of the run.
+
+  Args:
+    model_dir: of the run.
+
+  Returns:
+    gin bindings: the steps that can be evaluated.
+
+  Raises:
+    errors.UserError: a checkpoint that was asked for cannot be read, none can,
+      or it was trained with another vocabulary.
+  """
+  pretrained = gin_values.bound('utils.run.init_checkpoint')
+  vocabulary = gin_values.bound('run.vocabulary')
+  # A run that goes on reads model_dir alone.
+  for folder in (model_dir, _folder(pretrained)):
+    if vocabulary and folder:
+      record.check_vocabulary(folder, vocabulary)
+  if gin_values.bound('utils.run.mode') == 'train':
+    if pretrained:
+      checkpoints.require_whole(checkpoints.resolved(pretrained), 'PRETRAINED')
+    return None
+  steps = gin_values.bound('utils.run.eval_checkpoint_step')
+  return steps and {'utils.run.eval_checkpoint_step':
+                    checkpoints.steps_to_read(model_dir, steps)}
+
+
+def _folder(checkpoint):
+  """Returns the folder of a checkpoint, which is one itself or a prefix."""
+  if checkpoint and not tf.io.gfile.isdir(checkpoint):
+    return os.path.dirname(checkpoint)
+  return checkpoint

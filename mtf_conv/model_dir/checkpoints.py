@@ -1,0 +1,179 @@
+"""Checkpoints that a crash or a full disk cut short: found, told, skipped.
+
+TensorFlow writes a checkpoint beside its place and moves it there, so that a
+killed training leaves none that is cut short. A machine that stops, a disk
+that is full or a copy that breaks off can. What TensorFlow then does depends
+on the file: it ends with an error of its own, or, when it is the small file
+`checkpoint` that names the last one, trains from the start over what is there.
+
+Here a checkpoint counts as whole when its index can be read (TensorFlow checks
+its sums) and the data files are as long as the index says. No weight is read:
+wrong bytes in a file of the right length are found when it is restored.
+"""
+
+import math
+import os
+import re
+
+import tensorflow.compat.v1 as tf
+
+from mtf_conv.base import errors, files, terminal
+
+
+def defect(prefix):
+  """Says why a checkpoint cannot be read.
+
+  Args:
+    prefix: its path, such as DIR/model.ckpt-1000.
+
+  Returns:
+    One line that names the file, or None for a checkpoint that is whole.
+  """
+  index = f'{prefix}.index'
+  if not tf.io.gfile.exists(index):
+    return f'{index} does not exist'
+  try:
+    reader = tf.train.load_checkpoint(prefix)
+  except tf.errors.OpError as error:
+    return f'{index} cannot be read ({error.message})'
+  dtypes = reader.get_variable_to_dtype_map()
+  expected = sum(
+      math.prod(shape) * dtypes[name].size
+      for name, shape in reader.get_variable_to_shape_map().items())
+  found = sum(tf.io.gfile.stat(path).length
+              for path in tf.io.gfile.glob(f'{prefix}.data-*'))
+  if found < expected:
+    return f'{prefix}.data-* is cut short ({found:,} of {expected:,} bytes)'
+  return None
+
+
+def go_back(model_dir):
+  """Makes training go on from the last checkpoint that is whole.
+
+  Each one that is skipped is told in a line. No file is deleted: training
+  writes the steps again, over those that were cut short.
+
+  Args:
+    model_dir: where it trains.
+
+  Raises:
+    errors.UserError: there are checkpoints, but none is whole.
+  """
+  named = _last_named(model_dir)
+  if named and not defect(named):
+    return
+  prefixes = _by_step(model_dir)
+  if named:
+    prefixes = {step: prefix for step, prefix in prefixes.items()
+                if step < _step(named)}
+    prefixes[_step(named)] = named
+  elif prefixes:
+    terminal.say(f'{model_dir}/checkpoint names no checkpoint: looking for '
+                 'the last one.')
+  else:
+    return
+  steps = _whole_steps(model_dir, prefixes)
+  names = [os.path.basename(prefixes[step]) for step in steps]
+  files.write_whole(os.path.join(model_dir, 'checkpoint'), ''.join(
+      [f'model_checkpoint_path: "{names[-1]}"\n'] +
+      [f'all_model_checkpoint_paths: "{name}"\n' for name in names]))
+
+
+def steps_to_read(model_dir, wanted):
+  """Which checkpoints get_checkpoint_iterator of T5 shall find.
+
+  Args:
+    model_dir: their folder.
+    wanted: 'all', -1 for the last one, a step, or a list of steps.
+
+  Returns:
+    A list of steps, or a step.
+
+  Raises:
+    errors.UserError: the checkpoint that was asked for cannot be read, or none
+      can.
+  """
+  prefixes = _by_step(model_dir)
+  if not prefixes:
+    raise errors.UserError(f'{model_dir} holds no checkpoint to evaluate')
+  if wanted == 'all':
+    return _whole_steps(model_dir, prefixes)
+  if wanted == -1:
+    named = _last_named(model_dir)
+    if not named or defect(named):
+      wanted = _whole_steps(model_dir, prefixes)[-1]
+    return wanted
+  for step in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
+    # T5 takes the nearest one.
+    require_whole(prefixes[min(prefixes, key=lambda s: abs(s - step))],
+                   'utils.run.eval_checkpoint_step')
+  return wanted
+
+
+def require_whole(prefix, parameter):
+  """Refuses a checkpoint that cannot be read.
+
+  Args:
+    prefix: its path, such as DIR/model.ckpt-1000.
+    parameter: what names it, the subject of the error.
+
+  Raises:
+    errors.UserError: what is wrong, and another one that is whole.
+  """
+  problem = defect(prefix)
+  if not problem:
+    return
+  folder = os.path.dirname(prefix)
+  whole = [p for p in _by_step(folder).values() if not defect(p)]
+  choose = f'; {whole[-1]} is whole' if whole else ''
+  raise errors.UserError(f'{parameter}: {problem}{choose}')
+
+
+def _whole_steps(model_dir, prefixes):
+  """The steps of those that are whole, a line for each that is not."""
+  problems = {step: defect(prefix) for step, prefix in prefixes.items()}
+  whole = sorted(step for step, problem in problems.items() if not problem)
+  if not whole:
+    raise errors.UserError(
+        f'{model_dir} holds no checkpoint that is whole: '
+        f'{problems[max(problems)]}')
+  for step in sorted(set(prefixes) - set(whole)):
+    terminal.say(f'Skipped: {problems[step]}.')
+  return whole
+
+
+def resolved(path):
+  """Returns the prefix of a checkpoint, from it or from its folder."""
+  if tf.io.gfile.isdir(path):
+    return _last_named(path) or os.path.join(path, 'checkpoint')
+  return path
+
+
+def _last_named(model_dir):
+  """The last checkpoint by the file `checkpoint`; None if that is no use."""
+  try:
+    state = tf.train.get_checkpoint_state(model_dir)
+  except ValueError:  # It is empty.
+    return None
+  return state.model_checkpoint_path if state else None
+
+
+def _by_step(model_dir):
+  """All checkpoints of a folder: a dict from steps to prefixes, in order.
+
+  A checkpoint counts when its index or any data is there. A folder
+  model.ckpt-1000_temp is what a killed training was about to write.
+  """
+  if not tf.io.gfile.isdir(model_dir):
+    return {}
+  names = (re.match(r'model\.ckpt-(\d+)\.(index|data-\S+)$', name)
+           for name in tf.io.gfile.listdir(model_dir))
+  steps = sorted({int(name.group(1)) for name in names if name})
+  return {step: os.path.join(model_dir, f'model.ckpt-{step}')
+          for step in steps}
+
+
+def _step(prefix):
+  """The step in a checkpoint's name, 0 if there is none."""
+  number = re.search(r'-(\d+)$', prefix)
+  return int(number.group(1)) if number else 0

@@ -1,0 +1,1 @@
+"""The checkpoints of the authors' release: described and converted."""
