@@ -37,11 +37,13 @@ setuptools.setup(
         'packaging',
         'pandas',
         'portalocker',
+        'rich',
         'scikit-learn',
         'sentencepiece<0.2.1',  # Later ones need protobuf 5.
         'seqio>=0.0.20',
         'setuptools<81',  # T5 imports pkg_resources.
         't5>=0.9.4',
+        'tabulate',
         'tensorflow>=2.12,<2.16',
         'tensorflow-datasets>=4.9',
         'tensorflow-metadata<1.16',  # Later ones need protobuf 5.

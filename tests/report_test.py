@@ -68,10 +68,10 @@ def test_the_table(model_dirs):
       'steps_per_second': [10.0, 5.0]})
   pd.testing.assert_frame_equal(frame, expected, check_dtype=False)
   assert table.to_markdown(frame) == '''\
-| model |  raw | at step | pre-trained | at step |  gain | parameters | steps/s |
-| ----- | ---: | ------: | ----------: | ------: | ----: | ---------: | ------: |
-| a     | 40.0 |      20 |        90.0 |      10 | +50.0 |         40 |    10.0 |
-| b     |    - |       - |           - |       - |     - |          - |     5.0 |
+| model   |   raw |   at step |   pre-trained |   at step |   gain |   parameters |   steps/s |
+|:--------|------:|----------:|--------------:|----------:|-------:|-------------:|----------:|
+| a       |  40.0 |        20 |          90.0 |        10 |  +50.0 |           40 |      10.0 |
+| b       |     - |         - |             - |         - |      - |            - |       5.0 |
 '''  # noqa: E501
 
 

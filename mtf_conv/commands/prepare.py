@@ -42,7 +42,7 @@ def add_flags(parser):
         lengths.show_all(tasks, args.data_dir)
       if args.table:
         from mtf_conv.report import table1
-        print(table1.table(args.data_dir))
+        print(table1.table(args.data_dir), end='')
       if args.speed:
         from mtf_conv.prepare import input_speed
         input_speed.show_all(tasks, args.data_dir)

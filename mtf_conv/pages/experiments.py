@@ -5,6 +5,9 @@
 It builds the graphs of all base models to count what they cost: minutes.
 """
 
+import pandas as pd
+
+from mtf_conv.base import markdown
 from mtf_conv.replicate import grid, paper
 from mtf_conv.replicate import plan as plans
 
@@ -88,17 +91,16 @@ def _finetune(scale, model, task, init):
 
 def to_markdown(parts):
   """Writes what `experiments` returns in Markdown."""
-  lines = [_HEAD]
+  text = _HEAD
   for part, rows in parts:
-    lines += [f'## {part}', '',
-              '| number | printed | command | exaFLOPs | status |',
-              '|---|---:|---|---:|---|']
-    for number, printed, command, cost, status in rows:
-      shown = '' if cost is None else f'{cost:,.3g}'
-      lines.append(
-          f'| {number} | {printed} | `{command}` | {shown} | {status} |')
-    lines.append('')
-  return '\n'.join(lines)
+    frame = pd.DataFrame(
+        [(number, printed, f'`{command}`',
+          '' if cost is None else f'{cost:,.3g}', status)
+         for number, printed, command, cost, status in rows],
+        columns=['number', 'printed', 'command', 'exaFLOPs', 'status'])
+    text += f'\n## {part}\n\n' + markdown.table(
+        frame, numbers=(1, 3))
+  return text
 
 
 def counted_cost():

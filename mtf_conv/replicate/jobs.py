@@ -23,7 +23,7 @@ import time
 from multiprocessing import connection
 from typing import Optional
 
-import tqdm
+from rich import progress as bars
 
 from mtf_conv.base import errors, files
 
@@ -357,50 +357,45 @@ class _Bars(_Display):
 
   def __init__(self, jobs, done):
     super().__init__(jobs, done)
-    # tqdm's own thread could hold its lock at the moment of a fork.
-    tqdm.tqdm.monitor_interval = 0
+    # A thread that refreshes could hold its lock at the moment of a fork.
+    self._progress = bars.Progress(
+        '{task.description}', bars.BarColumn(),
+        bars.TaskProgressColumn(), bars.TimeElapsedColumn(),
+        '{task.fields[says]}', auto_refresh=False, transient=True)
     self._bars = {}
-    self._all = tqdm.tqdm(
-        total=1.0, initial=self._work(), position=0, file=sys.stdout,
-        dynamic_ncols=True, leave=False, bar_format=(
-            '{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left'))
+    self._all = self._progress.add_task('', total=1.0, says='')
+    self._progress.start()
     self._refresh()
 
   def started(self, job):
-    """Opens a bar on the first free line."""
-    taken = {bar.pos for bar in self._bars.values()}
-    position = min(set(range(1, len(taken) + 2)) - {-pos for pos in taken})
-    self._bars[job.name] = tqdm.tqdm(
-        desc=job.name, position=position, file=sys.stdout, leave=False,
-        dynamic_ncols=True, bar_format='  {desc}: {elapsed}')
+    """Opens a bar."""
+    self._bars[job.name] = self._progress.add_task(
+        '  ' + job.name, total=None, says='')
+    self._refresh()
 
   def progressed(self, job, progress):
     """Moves the bar of a job, and that of all the work."""
     super().progressed(job, progress)
-    bar = self._bars[job.name]
     if progress:
-      bar.bar_format = (
-          '  {desc}: {n_fmt}/{total_fmt}|{bar}| {elapsed}{postfix}')
-      bar.total = progress['total']
-      bar.n = progress['step']
-      bar.set_postfix_str(_describe(progress), refresh=False)
-    bar.refresh()
+      self._progress.update(
+          self._bars[job.name], total=progress['total'],
+          completed=progress['step'], says=_describe(progress))
     self._refresh()
 
   def ended(self, job, seconds, reason):
     """Leaves a line in the place of the bar."""
     super().ended(job, seconds, reason)
-    self._bars.pop(job.name).close()
-    tqdm.tqdm.write(_outcome(job, seconds, reason), file=sys.stdout)
+    self._progress.remove_task(self._bars.pop(job.name))
+    self._progress.print(_outcome(job, seconds, reason), markup=False,
+                         highlight=False, soft_wrap=True)
     self._refresh()
 
   def close(self):
     """Removes all bars."""
-    for bar in [*self._bars.values(), self._all]:
-      bar.close()
+    self._progress.stop()
 
   def _refresh(self):
-    self._all.set_description_str(
-        f'{self._finished()}/{len(self._fractions)} jobs', refresh=False)
-    self._all.n = self._work()
-    self._all.refresh()
+    self._progress.update(
+        self._all, completed=self._work(),
+        description=f'{self._finished()}/{len(self._fractions)} jobs')
+    self._progress.refresh()

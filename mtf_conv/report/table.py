@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from mtf_conv.base import markdown
 from mtf_conv.model_dir import events
 
 MISSING = '-'
@@ -48,14 +49,8 @@ def compare(models, model_dirs, task):
 
 def to_markdown(frame):
   """Writes a table of `compare` in Markdown that also reads well as it is."""
-  rows = [[_COLUMNS[column][0] for column in frame]]
-  rows += [[MISSING if pd.isna(value) else _COLUMNS[column][1].format(value)
+  cells = [[MISSING if pd.isna(value) else _COLUMNS[column][1].format(value)
             for column, value in row.items()] for _, row in frame.iterrows()]
-  widths = [max(map(len, column)) for column in zip(*rows)]
-  # The first column is of names, the others of numbers.
-  lines = [' | '.join([row[0].ljust(widths[0])] + [
-      cell.rjust(width) for cell, width in zip(row[1:], widths[1:])])
-           for row in rows]
-  rule = ' | '.join(['-' * widths[0]] + [
-      '-' * (width - 1) + ':' for width in widths[1:]])
-  return ''.join(f'| {line} |\n' for line in [lines[0], rule, *lines[1:]])
+  return markdown.table(
+      pd.DataFrame(cells, columns=[_COLUMNS[column][0] for column in frame]),
+      numbers=range(1, len(frame.columns)))

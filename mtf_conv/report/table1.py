@@ -1,8 +1,9 @@
 """The paper's Table 1, from the data that is prepared here."""
 
+import pandas as pd
 import tensorflow_datasets as tfds
 
-from mtf_conv.base import gin_files
+from mtf_conv.base import gin_files, markdown
 from mtf_conv.prepare import builders, lengths, raw_files
 from mtf_conv.tasks import classification
 
@@ -48,10 +49,7 @@ def table(data_dir=None):
   Args:
     data_dir: TFDS's data folder; TFDS's default when None.
   """
-  lines = ['| ' + ' | '.join(_COLUMNS) + ' |',
-           '|---|' + '---:|' * (len(_COLUMNS) - 1)]
-  for task in PAPER:
-    cells = ['-' if cell is None else f'{cell:,}' if isinstance(cell, int)
-             else cell for cell in _row(task, data_dir)]
-    lines.append('| ' + ' | '.join(cells) + ' |')
-  return '\n'.join(lines)
+  rows = [['-' if cell is None else f'{cell:,}' if isinstance(cell, int)
+           else cell for cell in _row(task, data_dir)] for task in PAPER]
+  return markdown.table(pd.DataFrame(rows, columns=_COLUMNS),
+                        numbers=range(1, len(_COLUMNS)))

@@ -5,6 +5,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 import pandas as pd
 
+from mtf_conv.base import markdown
 from mtf_conv.replicate import paper
 
 MISSING = '-'
@@ -124,30 +125,16 @@ def _text(cell):
 
 def to_markdown(frame):
   """Writes the table in Markdown."""
-  head = ['', 'model', *frame.columns]
-  lines = ['| ' + ' | '.join(head) + ' |',
-           '|' + '---|' * 2 + '---:|' * len(frame.columns)]
-  last = None
-  for (part, model), row in frame.iterrows():
-    shown = '' if part == last else part
-    last = part
-    lines.append('| ' + ' | '.join([shown, model, *row]) + ' |')
-  return '\n'.join(lines) + '\n'
+  rows = frame.reset_index()
+  rows[''] = rows[''].mask(rows[''].duplicated(), '')
+  return markdown.table(rows, numbers=range(2, len(rows.columns)))
 
 
 def to_latex(frame):
-  """Writes the table in LaTeX, for the package booktabs."""
-  def escape(text):
-    for old, new in (('_', r'\_'), ('%', r'\%'), ('±', r'$\pm$')):
-      text = text.replace(old, new)
-    return text
-  lines = [r'\begin{tabular}{ll' + 'r' * len(frame.columns) + '}', r'\toprule',
-           ' & '.join(map(escape, ['', 'model', *frame.columns])) + r' \\']
-  last = None
-  for (part, model), row in frame.iterrows():
-    if part != last:
-      lines.append(r'\midrule')
-    lines.append(' & '.join(map(escape, [
-        '' if part == last else part, model, *row])) + r' \\')
-    last = part
-  return '\n'.join([*lines, r'\bottomrule', r'\end{tabular}']) + '\n'
+  """Writes the table in LaTeX, for the packages booktabs and multirow."""
+  style = frame.style.format(escape='latex')
+  for axis in (0, 1):
+    style = style.format_index(escape='latex', axis=axis)
+  return style.to_latex(
+      column_format='ll' + 'r' * len(frame.columns), hrules=True,
+      clines='skip-last;data', multirow_align='t')
