@@ -1,22 +1,19 @@
-"""The order of the rooms: a module imports what stands before it, or beside it.
+"""The order of the rooms: a module imports what stands below its room.
 
-docs/architecture.md says what each is for.
+docs/architecture.md says what each is for; pictures.ROOMS is the order.
 """
 
 import ast
 import pathlib
+import re
 
 import pytest
 
 import mtf_conv
+from mtf_conv.pages import pictures
 
 ROOT = pathlib.Path(mtf_conv.__file__).parent
-ORDER = [
-    'compat', 'base', 'conv_lowerings', 'conv', 'embedding', 'loss',
-    'mixer', 'layers', 'released', 'vocabulary', 'hardware', 'datasets',
-    'tasks', 'model_dir', 'training', 'evaluation', 't5_main', 'release',
-    'measure', 'testing', 'prepare', 'replicate', 'report', 'pages',
-    'commands', 'cli']
+ORDER = [room for row in reversed(pictures.ROOMS) for room in reversed(row)]
 RANKS = {room: rank for rank, room in enumerate(ORDER)}
 
 
@@ -51,8 +48,11 @@ def _room(name):
   return name.split('.')[1] if '.' in name else None
 
 
-def test_every_module_has_a_place():
+def test_every_module_has_a_place_and_is_explained():
   assert {_room(name) for name in MODULES} - {None} == {*RANKS}
+  page = (ROOT.parent / 'docs' / 'architecture.md').read_text()
+  for room in RANKS:
+    assert re.search(rf'^\| .*`{room}/?`', page, re.M), room
 
 
 @pytest.mark.parametrize('name', sorted(MODULES))
@@ -62,7 +62,7 @@ def test_imports_go_one_way(name):
     if name == 'mtf_conv' or _room(imported) in (None, _room(name)):
       continue
     assert RANKS[_room(imported)] < RANKS[_room(name)], (
-        f'{name} imports {imported}, which stands after it')
+        f'{name} imports {imported}, which does not stand below it')
 
 
 def test_no_module_imports_itself_through_others():

@@ -285,7 +285,42 @@ def data():
   return picture
 
 
-PICTURES = {'block': block, 'tensor': tensor, 'data': data}
+# The order of imports, from top to bottom: each row imports only what stands
+# below it, and within a row what stands to its right.
+ROOMS = (
+    ('cli', 'commands', 'pages'),
+    ('report', 'replicate', 'prepare'),
+    ('testing', 'measure', 'release'),
+    ('t5_main', 'evaluation', 'training', 'model_dir'),
+    ('tasks', 'datasets', 'hardware', 'vocabulary'),
+    ('released', 'layers', 'mixer', 'loss', 'embedding'),
+    ('conv', 'conv_lowerings'),
+    ('base', 'compat'),
+)
+_ROWS = ('what is typed', "the paper's grid", 'counted and checked',
+         "T5's main, and its runs", 'what a run is made of', 'what gin names',
+         'the operation', 'what all use')
+
+
+def house():
+  """The rooms of the package, and the order in which they import."""
+  picture = Picture(860, 62 + 48 * len(ROOMS),
+                    'The modules and folders of mtf_conv, in the order of '
+                    'imports')
+  kinds = (_PLAIN, _PLAIN, _GATE, _GATE, _PRODUCT, _MIXING, _MIXING, _PLAIN)
+  for row, (rooms, what, kind) in enumerate(zip(ROOMS, _ROWS, kinds)):
+    y = 28 + 48 * row
+    picture.text(24, y + 16, what, 14, anchor='start')
+    width = (560 - 10 * (len(rooms) - 1)) / len(rooms)
+    for column, room in enumerate(rooms):
+      picture.box(220 + column * (width + 10), y, width, 34, kind, room, 13)
+  bottom = 28 + 48 * len(ROOMS) - 14
+  picture.arrow((820, 28), (820, bottom))
+  picture.text(806, bottom + 24, 'imports', 13, _FAINT)
+  return picture
+
+
+PICTURES = {'block': block, 'tensor': tensor, 'data': data, 'house': house}
 
 
 def main():
