@@ -1,8 +1,6 @@
 """A checkpoint of the release, rewritten for the layers of this package."""
 
-import subprocess
-import sys
-
+import forked
 import mesh_tensorflow as mtf
 import ml_dtypes
 import mtf_harness as harness
@@ -98,16 +96,13 @@ def test_a_converted_model_decodes_as_it_scores(tmp_path):
 
 def test_from_the_main_of_t5_to_the_main_of_t5(tmp_path):
   """As a user: stock layer trained, converted and scored by commands."""
-  def run(module, *args):
-    result = subprocess.run(
-        [sys.executable, '-m', f'mtf_conv.{module}', *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=300, cwd=tmp_path)
+  def run(program, *args):
+    result = forked.run(program, *args, cwd=tmp_path)
     assert result.returncode == 0, result.stdout
     return result.stdout
 
   def t5_main(model_dir, *gin_files, bindings=()):
-    return run('t5_main', f'--model_dir={model_dir}',
+    return run('t5_mesh_conv', f'--model_dir={model_dir}',
                *(f'--gin_file={f}' for f in [*gin_files, 'hardware/cpu.gin']),
                *(f'--gin_param={b}' for b in bindings))
 
@@ -117,7 +112,7 @@ def test_from_the_main_of_t5_to_the_main_of_t5(tmp_path):
               'utils.run.train_steps = 2',
               "utils.run.batch_size = ('sequences_per_batch', 4)"])
   # The heads come from the operative_config.gin that T5 has written.
-  converted = run('cli', 'convert', '--to=lightconv', 'in', 'out')
+  converted = run('mtf_conv', 'convert', '--to=lightconv', 'in', 'out')
   assert converted.endswith('--gin_file=out/model.gin\n')
   assert [line.split()[0] for line in converted.splitlines()] == [
       'Not', 'Not', 'Assumed:', 'Not', 'Wrote']

@@ -1,9 +1,8 @@
 """A fifth mixer, outside the package, is found by every verb and table."""
 
 import json
-import subprocess
-import sys
 
+import forked
 import gin
 import numpy as np
 import pages
@@ -12,7 +11,7 @@ import pytest
 import tiny_scale
 
 from mtf_conv import cli
-from mtf_conv.base import errors
+from mtf_conv.base import errors, gin_files
 from mtf_conv.replicate import grid, paper
 from mtf_conv.report import answers, table2
 
@@ -35,10 +34,8 @@ def longconv(tmp_path, monkeypatch):
 
 
 def _mtf_conv(*args):
-  ended = subprocess.run(
-      [sys.executable, '-m', 'mtf_conv.cli', *args], capture_output=True,
-      text=True)
-  assert ended.returncode == 0, ended.stdout + ended.stderr
+  ended = forked.run('mtf_conv', *args)
+  assert ended.returncode == 0, ended.stdout
   return ended.stdout
 
 
@@ -67,8 +64,11 @@ def test_params_and_bench(longconv, capsys):
   printed = capsys.readouterr().out
   for model in ('transformer', 'lightconv', 'longconv'):
     assert f'{model}.tiny' in printed
+  # Those that bench step compares unless it is told.
+  assert gin_files.added_model_names('mini') == ['longconv']
   assert cli.main(['mtf_conv', 'bench', 'step', '--quick', '--lengths', '64',
-                   '--tokens', '64', '--module_import=longconv']) == 0
+                   '--tokens', '64', '--models=longconv',
+                   '--module_import=longconv']) == 0
   assert 'transformer N=64 / longconv N=64' in capsys.readouterr().out
 
 

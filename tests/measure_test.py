@@ -306,10 +306,10 @@ def test_a_wrong_result_is_named():
       reference.check('x', [expected, wrong], [expected, expected])
 
 
-def _shifted(x, filters, offsets, length_dim, *args, **kwargs):
+def _shifted(x, filters, offsets, length_dim, segments=None, lowering=None):
   """A convolution that is off by one."""
   return plain.local_conv(
-      x, filters, [o + 1 for o in offsets], length_dim, *args, **kwargs)
+      x, filters, [o + 1 for o in offsets], length_dim, segments)
 
 
 def test_op_and_block_refuse_a_wrong_result(monkeypatch):

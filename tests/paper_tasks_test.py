@@ -1,8 +1,6 @@
 """Every task of the paper through t5_mesh_conv: three steps and a score."""
 
-import subprocess
-import sys
-
+import forked
 import pytest
 import raw_data
 import tiny_vocabulary
@@ -25,14 +23,11 @@ _SCORES = {
 
 
 def _run(model_dir, data, *args):
-  result = subprocess.run(
-      [sys.executable, '-m', 'mtf_conv.t5_main', f'--model_dir={model_dir}',
-       f'--t5_tfds_data_dir={data}', '--gin_file=models/lightconv.tiny.gin',
-       *(arg.replace('GIN:', '--gin_file=').replace('SET:', '--gin_param=')
-         for arg in args),
-       '--gin_file=hardware/cpu.gin'],
-      text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500,
-      cwd='/')
+  result = forked.run(
+      't5_mesh_conv', f'--model_dir={model_dir}', f'--t5_tfds_data_dir={data}',
+      '--gin_file=models/lightconv.tiny.gin',
+      *(arg.replace('GIN:', '--gin_file=').replace('SET:', '--gin_param=')
+        for arg in args), '--gin_file=hardware/cpu.gin')
   assert result.returncode == 0, result.stdout
   return result.stdout
 

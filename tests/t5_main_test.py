@@ -1,6 +1,6 @@
 """t5_mesh_conv through its real command: quiet, resumable, plain about errors.
 
-Each command imports TensorFlow and T5 anew, so a test runs few of them.
+The first run and the one that is killed are commands; the others are forked.
 """
 
 import glob
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import forked
 import gin
 import mesh_tensorflow.transformer.utils  # noqa: F401
 import pytest
@@ -21,9 +22,9 @@ from mtf_conv import layers, tasks, training  # noqa: F401, for the registry
 from mtf_conv.base import errors, explain, gin_files  # noqa: F401, for the registry
 
 
-def _command(model_dir, model='lightconv', steps=6, *extra):
+def _flags(model_dir, model='lightconv', steps=6, *extra):
   return [
-      sys.executable, '-m', 'mtf_conv.t5_main', f'--model_dir={model_dir}',
+      f'--model_dir={model_dir}',
       f'--gin_file=models/{model}.tiny.gin',
       '--gin_file=objectives/span_3_15.gin',
       '--gin_file=runs/demo_pretrain.gin', '--gin_file=hardware/cpu.gin',
@@ -32,10 +33,12 @@ def _command(model_dir, model='lightconv', steps=6, *extra):
       "--gin_param=utils.run.batch_size = ('sequences_per_batch', 4)", *extra]
 
 
+def _command(*args):
+  return [sys.executable, '-m', 'mtf_conv.t5_main', *_flags(*args)]
+
+
 def _run(*args):
-  return subprocess.run(
-      _command(*args), text=True, stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT, timeout=300, cwd='/')
+  return forked.run('t5_mesh_conv', *_flags(*args))
 
 
 def _checkpoints(model_dir):
@@ -65,7 +68,9 @@ def _assert_variables_are_read_once(meta_graph):
 
 def test_trains_quietly_resumes_and_refuses_another_model(tmp_path):
   model_dir = tmp_path / 'a model'
-  first = _run(model_dir)
+  first = subprocess.run(
+      _command(model_dir), text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT, timeout=300, cwd='/')
   assert first.returncode == 0, first.stdout
   assert 'loss=' in first.stdout and '6/6' in first.stdout
   assert 'WARNING' not in first.stdout and 'tensorflow' not in first.stdout

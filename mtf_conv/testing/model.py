@@ -7,6 +7,7 @@ import mesh_tensorflow as mtf
 import numpy as np
 import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
+from tensorflow.core.protobuf import rewriter_config_pb2
 
 from mtf_conv.measure import models
 
@@ -24,9 +25,18 @@ def lower(graph, mesh, mesh_shape='', layout=LAYOUT):
 
 
 def session(devices=1):
-  """A TensorFlow session with so many virtual CPU devices."""
+  """A TensorFlow session with so many virtual CPU devices.
+
+  It leaves graphs as they are: rewriting one takes longer than running it.
+  """
+  options = tf.GraphOptions(
+      optimizer_options=tf.OptimizerOptions(
+          opt_level=tf.OptimizerOptions.L0),
+      rewrite_options=rewriter_config_pb2.RewriterConfig(
+          disable_meta_optimizer=True))
   return tf.Session(config=tf.ConfigProto(
-      device_count={'CPU': devices}, intra_op_parallelism_threads=2))
+      device_count={'CPU': devices}, intra_op_parallelism_threads=2,
+      graph_options=options))
 
 
 class Model:
@@ -107,8 +117,9 @@ class Model:
       weights: arrays by the names of variables; initial_weight's when None.
 
     Yields:
-      A function of a feed_dict and of weights that takes their place, both
-      optional, which returns the arrays of the tensors.
+      A function of a feed_dict, of weights that take their place, and of a
+      slice that chooses among the tensors, all optional, which returns the
+      arrays of the tensors.
     """
     tensors = [mtf.anonymize(t) for t in tensors]
     self.lowering = lower(self.graph, self.mesh, self.mesh_shape, self.layout)
@@ -124,10 +135,10 @@ class Model:
         load_weights(sess, weights)
         sess.run(copy)
 
-      def evaluate(feed_dict=None, weights=None):
+      def evaluate(feed_dict=None, weights=None, which=slice(None)):
         if weights:
           load(weights)
-        return sess.run(fetched, feed_dict)
+        return sess.run(fetched[which], feed_dict)
 
       load(self.weights)
       yield evaluate
@@ -162,8 +173,75 @@ def decoder_context(m, batch, mode, position, **kwargs):
       **kwargs)
 
 
-def three_ways(m, ids, prefix_lengths, first_ids=0):
-  """Teacher-forced, first_part and incremental logits of the same ids.
+class _ThreeWays:
+  """The graphs of one model that compute the same logits in three ways.
+
+  Attributes:
+    teacher: logits of the pass of training, [batch, length, vocab].
+    first_part: logits of the pass over what is given, the same shape.
+    given_states: what that pass leaves for the first step, a list of Tensors.
+    step: logits of a step, [batch, vocab].
+    step_states: what it leaves for the next one.
+    position, inputs: placeholders of a step, [batch]: where it is, and the ids
+      that it reads.
+    states: placeholders of a step, as given_states.
+  """
+
+  def __init__(self, m, ids, inputs, prefix_lengths):
+    """Builds the graphs.
+
+    Args:
+      m: a Model.
+      ids: [batch, length] target ids.
+      inputs: [batch, length] ids that the decoder reads.
+      prefix_lengths: [batch], how many ids are given.
+    """
+    batch, length = ids.shape
+    length_dim = mtf.Dimension('length', length)
+    order = mtf.range(m.mesh, length_dim, tf.int32)
+    source = m.ids(np.random.RandomState(7).randint(2, VOCABULARY, (batch, 5)))
+    encoder_output, _ = m.encoder.call_simple(
+        source, None, compute_loss=False, mode='eval',
+        sequence_id=mtf.minimum(source, 1))
+    to_memory = mtf.layers.rename_length_to_memory_length
+    encoder = dict(encoder_output=to_memory(encoder_output),
+                   encoder_sequence_id=to_memory(mtf.minimum(source, 1)))
+    self.teacher, _ = m.decoder.call_simple(
+        m.ids(inputs), m.ids(ids), compute_loss=False, mode='eval',
+        sequence_id=m.ids(np.ones_like(ids)), **encoder)
+
+    # The first step reads the last id of the prefix, so first_part sees the
+    # inputs before position prefix_length.
+    positions = np.arange(length)[None]
+    seen = positions < prefix_lengths[:, None]
+    context = decoder_context(
+        m, batch, 'first_part', order, length_dim=length_dim,
+        position_is_default=True, read_priority=order,
+        initial_position=m.tensor(prefix_lengths.astype('int32'), 'batch'),
+        inputs=m.ids(ids * seen), **encoder)
+    with tf.variable_scope(m.decoder.name, reuse=True):
+      self.first_part = m.decoder._call_internal(context, m.ids(
+          inputs * (positions <= prefix_lengths[:, None])))
+    self.given_states = context.new_states
+
+    position, self.position = m.placeholder([batch], 'batch')
+    inputs, self.inputs = m.placeholder([batch], 'batch')
+    self.states = [
+        tf.placeholder(state.dtype, state.shape.to_integer_list)
+        for state in self.given_states]
+    context = decoder_context(
+        m, batch, 'incremental', position, length_dim=length_dim,
+        states=[mtf.import_tf_tensor(m.mesh, placeholder, state.shape)
+                for placeholder, state in zip(self.states, self.given_states)],
+        constant_states=context.constant_states, read_priority=position,
+        inputs=inputs, **encoder)
+    with tf.variable_scope(m.decoder.name, reuse=True):
+      self.step = m.decoder._call_internal(context, inputs)
+    self.step_states = context.new_states
+
+
+def three_way_differences(m, ids, prefix_lengths, first_ids=0):
+  """Says how far first_part and steps are from the pass of training.
 
   Args:
     m: a Model.
@@ -172,80 +250,30 @@ def three_ways(m, ids, prefix_lengths, first_ids=0):
     first_ids: the decoder's input at position 0, of all rows or of each.
 
   Returns:
-    (teacher, first_part, steps): [batch, length, vocab] twice, then a list of
-    [batch, vocab], the t-th for positions prefix_lengths + t.
-  """
-  batch, length = ids.shape
-  inputs = np.insert(ids[:, :-1], 0, first_ids, axis=1)
-  length_dim = mtf.Dimension('length', length)
-  source = m.ids(np.random.RandomState(7).randint(2, VOCABULARY, (batch, 5)))
-  encoder_output, _ = m.encoder.call_simple(
-      source, None, compute_loss=False, mode='eval',
-      sequence_id=mtf.minimum(source, 1))
-  encoder = dict(
-      encoder_output=mtf.layers.rename_length_to_memory_length(encoder_output),
-      encoder_sequence_id=mtf.layers.rename_length_to_memory_length(
-          mtf.minimum(source, 1)))
-  teacher, _ = m.decoder.call_simple(
-      m.ids(inputs), m.ids(ids), compute_loss=False, mode='eval',
-      sequence_id=m.ids(np.ones_like(ids)), **encoder)
-
-  prefix_lengths = np.asarray(prefix_lengths)
-  # The first step reads the last id of the prefix, so first_part sees the
-  # inputs before position prefix_length.
-  seen = np.arange(length)[None] < prefix_lengths[:, None]
-  context = decoder_context(
-      m, batch, 'first_part', mtf.range(m.mesh, length_dim, tf.int32),
-      length_dim=length_dim, position_is_default=True,
-      initial_position=m.tensor(prefix_lengths.astype('int32'), 'batch'),
-      read_priority=mtf.range(m.mesh, length_dim, tf.int32),
-      inputs=m.ids(ids * seen), **encoder)
-  with tf.variable_scope(m.decoder.name, reuse=True):
-    first_part = m.decoder._call_internal(context, m.ids(inputs * (
-        np.arange(length)[None] <= prefix_lengths[:, None])))
-
-  states, constant_states = context.new_states, context.constant_states
-  steps = []
-  for t in range(length - prefix_lengths.min()):
-    positions = np.minimum(prefix_lengths + t, length - 1)
-    position = m.tensor(positions.astype('int32'), 'batch')
-    inputs_this_step = m.tensor(
-        inputs[np.arange(batch), positions].astype('int32'), 'batch')
-    context = decoder_context(
-        m, batch, 'incremental', position, length_dim=length_dim, states=states,
-        constant_states=constant_states, read_priority=position,
-        inputs=inputs_this_step, **encoder)
-    with tf.variable_scope(m.decoder.name, reuse=True):
-      steps.append(m.decoder._call_internal(context, inputs_this_step))
-    states = context.new_states
-  return teacher, first_part, steps
-
-
-def three_way_differences(m, ids, prefix_lengths, first_ids=0):
-  """Says how far first_part and steps are from the pass of training.
-
-  Args:
-    m: see three_ways.
-    ids: see three_ways.
-    prefix_lengths: see three_ways.
-    first_ids: see three_ways.
-
-  Returns:
     (the greatest difference of first_part for each row, that of the steps for
     each row, the greatest logit), all absolute.
   """
   length = ids.shape[1]
-  teacher, first_part, steps = three_ways(m, ids, prefix_lengths, first_ids)
-  teacher, first_part, *steps = m.run([teacher, first_part, *steps])
-  of_first_part, of_steps = [], []
-  for b, prefix_length in enumerate(prefix_lengths):
-    known = min(prefix_length + 1, length)
-    of_first_part.append(
-        np.abs(first_part[b, :known] - teacher[b, :known]).max())
-    of_steps.append(np.max(
-        [np.abs(steps[t][b] - teacher[b, prefix_length + t])
-         for t in range(length - prefix_length)]))
-  return np.array(of_first_part), np.array(of_steps), np.abs(teacher).max()
+  prefix_lengths = np.asarray(prefix_lengths)
+  inputs = np.insert(ids[:, :-1], 0, first_ids, axis=1)
+  ways = _ThreeWays(m, ids, inputs, prefix_lengths)
+  passes = [ways.teacher, ways.first_part, *ways.given_states]
+  rows = np.arange(len(ids))
+  with m.evaluating([*passes, ways.step, *ways.step_states]) as evaluate:
+    teacher, first_part, *states = evaluate(which=slice(len(passes)))
+    of_first_part = [
+        np.abs(first_part[b, :n + 1] - teacher[b, :n + 1]).max()
+        for b, n in enumerate(prefix_lengths)]
+    of_steps = np.zeros(len(ids))
+    for t in range(length - prefix_lengths.min()):
+      positions = np.minimum(prefix_lengths + t, length - 1)
+      logits, *states = evaluate({
+          ways.position: positions, ways.inputs: inputs[rows, positions],
+          **dict(zip(ways.states, states))}, which=slice(len(passes), None))
+      differences = np.abs(logits - teacher[rows, positions]).max(-1)
+      of_steps = np.where(prefix_lengths + t < length,
+                          np.maximum(of_steps, differences), of_steps)
+  return np.array(of_first_part), of_steps, np.abs(teacher).max()
 
 
 def teacher_logits(m, source, targets):

@@ -16,7 +16,7 @@ from t5.models import mesh_transformer_main  # noqa: F401, defines its flags
 from mtf_conv import cli, tasks, training  # noqa: F401, for the registry
 from mtf_conv.base import command_line, gin_files
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 T5_MAINS = ('t5_mesh_conv', 't5_mesh_transformer')
 _PROGRAM = re.compile(
     r'^(\w+=\S* |source )*(t5_mesh_conv|t5_mesh_transformer|mtf_conv|'
