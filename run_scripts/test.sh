@@ -23,5 +23,5 @@ export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
 ruff check
 # All of it on two processes, each file on one of them; a part where it can be
 # watched and debugged.
-[[ $# -gt 0 ]] || set -- -n 2 --dist loadfile
+[[ $# -gt 0 ]] || set -- -n 2 --dist worksteal
 exec python -m pytest -q --durations=10 "$@"

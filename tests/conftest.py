@@ -5,6 +5,7 @@ import os
 # TensorFlow reads it once, when it is first imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
+import gin
 import hypothesis
 import pytest
 
@@ -15,6 +16,13 @@ import mtf_conv  # noqa: F401, before any test imports mesh_tensorflow or t5
 hypothesis.settings.register_profile(
     'repeatable', derandomize=True, deadline=None)
 hypothesis.settings.load_profile('repeatable')
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_bound():
+  """What a test binds by gin is gone after it."""
+  yield
+  gin.clear_config()
 
 
 def pytest_collection_modifyitems(items):

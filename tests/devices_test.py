@@ -60,7 +60,7 @@ def _size(model):
 
 
 @pytest.mark.parametrize('model, meshes', [
-    ('lightconv', ['batch:4;model:2']),
+    ('lightconv', ['batch:2;model:2']),
     *(pytest.param(model, MESHES, marks=pytest.mark.slow)
       for model in gin_files.model_names('tiny'))])
 def test_a_mesh_ends_with_the_loss_of_one_device(model, meshes, tmp_path):

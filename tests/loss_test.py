@@ -229,11 +229,13 @@ def test_xla_keeps_t5_s():
 # Whole models.
 
 
-@pytest.mark.parametrize('model, mesh_shape', [
-    ('transformer', 'batch:2;model:2'), ('lightconv', '')])
-def test_training_agrees_with_t5(model, mesh_shape):
+# With the embedding, whose tests are in embedding_test.
+@pytest.mark.parametrize('model, bindings, mesh_shape', [
+    ('transformer', ['transformer.Unitransformer.label_smoothing = 0.1'],
+     'batch:2;model:2'),
+    ('lightconv', [], '')])
+def test_training_agrees_with_t5(model, bindings, mesh_shape):
   operations = stock_t5.check_agrees(
-      f'models/{model}.tiny.gin',
-      ['transformer.Unitransformer.label_smoothing = 0.1'],
-      mesh_shape=mesh_shape)
-  assert {'CrossEntropyOperation', 'CrossEntropyGradOperation'} <= operations
+      f'models/{model}.tiny.gin', bindings, mesh_shape=mesh_shape)
+  assert {'LookupOperation', 'LookupGradOperation', 'CrossEntropyOperation',
+          'CrossEntropyGradOperation'} <= operations

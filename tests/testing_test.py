@@ -23,10 +23,10 @@ def _failed(results):
 
 
 @pytest.mark.parametrize('model, bindings', [
-    ('transformer.tiny', []),
-    *[(f'{model}.tiny', [f'mtf_conv.layers.{layer}.filter_size = 5'])
-      for model, layer in (('lightconv', 'LightConv'),
-                           ('dynamicconv', 'DynamicConv'))],
+    ('transformer.tiny', SMALL),
+    ('lightconv.tiny', ['mtf_conv.layers.LightConv.filter_size = 5']),
+    ('dynamicconv.tiny', [
+        *SMALL, 'mtf_conv.layers.DynamicConv.filter_size = 5']),
     ('dilatedconv.tiny', ['filter_sizes = [5, 5]'])])
 def test_layers_have_all_properties(model, bindings):
   results = testing.check_mixer(model, bindings)

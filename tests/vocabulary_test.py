@@ -11,6 +11,8 @@ import time
 import gin
 import pytest
 import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
 import tiny_vocabulary
 from sentencepiece import sentencepiece_model_pb2
 
@@ -73,7 +75,9 @@ def test_a_task_made_before_gin_is_parsed_uses_what_gin_names(models):
   assert feature.vocabulary.vocab_size == expected.vocab_size == 350
   assert vocab.encode(text) == expected.encode(text)
   assert vocab.encode('<extra_id_0>') == [349]
-  assert list(vocab.encode_tf(text).numpy()) == expected.encode(text)
+  encoded, = tfds.as_numpy(
+      tf.data.Dataset.from_tensors(text).map(vocab.encode_tf))
+  assert list(encoded) == expected.encode(text)
   assert vocab.decode(vocab.encode(text)) == text
   assert (vocab.pad_id, vocab.eos_id, vocab.unk_id) == (0, 1, 2)
   assert vocab.sentencepiece_model_file == models[0]

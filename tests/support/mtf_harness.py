@@ -10,7 +10,7 @@ import pkg_resources
 import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
 
-from mtf_conv.base import gin_files
+from mtf_conv.base import gin_files, gin_values
 from mtf_conv.testing import model
 from mtf_conv.testing.model import (  # noqa: F401
     LAYOUT,
@@ -90,8 +90,18 @@ def counters(lowering):
 
 
 def count_parameters(model_gin, vocabulary):
-  """Builds the training graph of a model; returns its number of weights."""
+  """Counts the weights of a model; of equal blocks, one and two are built."""
   parse_gin([model_gin])
+  num_layers = gin_values.macro('num_layers')
+  if gin_values.macro('filter_sizes') or num_layers <= 2:
+    return _count_parameters(model_gin, vocabulary)
+  one, two = (_count_parameters(model_gin, vocabulary, [f'num_layers = {n}'])
+              for n in (1, 2))
+  return one + (num_layers - 1) * (two - one)
+
+
+def _count_parameters(model_gin, vocabulary, bindings=()):
+  parse_gin([model_gin], bindings)
   with tf.Graph().as_default():
     graph = mtf.Graph()
     mesh = mtf.Mesh(graph, 'mesh')

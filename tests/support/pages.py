@@ -4,7 +4,8 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
+
+import forked
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -58,11 +59,9 @@ def run(found, folder, **environment):
     What was printed, errors too.
   """
   script = '\n'.join(text for language, text in found if language == 'sh')
-  programs = os.path.dirname(sys.executable)
   result = subprocess.run(
       ['bash', '-euo', 'pipefail', '-c', script], cwd=folder, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={
-          **os.environ, 'PATH': f'{programs}:{os.environ["PATH"]}',
-          **environment})
+          **os.environ, **forked.environment(), **environment})
   assert result.returncode == 0, result.stdout
   return result.stdout

@@ -1,4 +1,4 @@
-"""The scale `demo` with a few steps of each training."""
+"""The scale `demo` with one block and a few steps of each training."""
 
 import json
 
@@ -16,6 +16,7 @@ def write(folder, steps):
     The path of the JSON file.
   """
   scale = grid.load_scale('demo')
+  scale['gin_params'].append('num_layers = 1')
   for stage in (scale['pretrain'], scale['tasks']['demo_finetune']):
     stage['steps'] = steps
     stage['gin_params'] += [
