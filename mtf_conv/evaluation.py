@@ -5,6 +5,8 @@ an answer that is longer is cut: it counts as wrong, whatever the model would
 have written. So the answers are measured before.
 """
 
+import functools
+
 import gin
 import numpy as np
 import seqio
@@ -12,7 +14,7 @@ import tensorflow.compat.v1 as tf
 import tensorflow_datasets as tfds
 from t5.models import mesh_transformer
 
-from mtf_conv.base import errors, terminal
+from mtf_conv.base import autograph, errors, terminal
 
 _decode_length = None  # For what eval_dataset_fn returned last.
 
@@ -45,8 +47,10 @@ def eval_dataset_fn(sequence_length, vocabulary, dataset_split,
   global _decode_length
 
   def datasets(length):
-    return mesh_transformer.mesh_eval_dataset_fn(
-        mixture_or_task_name, length, dataset_split, vocabulary)
+    return [dataset._replace(
+        dataset_fn=functools.partial(autograph.avoid, dataset.dataset_fn))
+        for dataset in mesh_transformer.mesh_eval_dataset_fn(
+            mixture_or_task_name, length, dataset_split, vocabulary)]
 
   found = datasets(sequence_length)
   if not found:

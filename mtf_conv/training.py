@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from mesh_tensorflow.transformer import utils
 
-from mtf_conv.base import errors, files, terminal
+from mtf_conv.base import autograph, errors, files, terminal
 from mtf_conv.model_dir import checkpoints, record
 
 _PROGRESS_SECONDS = 2  # How often progress.json is written.
@@ -99,7 +99,8 @@ class _Watched:
       terminal.say(f'{model_dir}: goes on at step {done}.')
     curve = LossCurve(max_steps, model_dir)
     self._estimator.train(
-        input_fn=input_fn, max_steps=max_steps,
+        input_fn=lambda params: autograph.avoid(input_fn, params),
+        max_steps=max_steps,
         hooks=[ModelDirGuard(model_dir), ProgressBar(max_steps, model_dir),
                curve, record.Recorder(model_dir, self._vocabulary, self._seed),
                *hooks],
