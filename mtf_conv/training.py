@@ -35,8 +35,8 @@ def virtual_devices(mesh_shape=gin.REQUIRED):
 
 
 @gin.configurable
-def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
-                **kwargs):
+def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
+                cpu_devices=None, held_out=None, **kwargs):
   """T5's train_model with progress and a record, refusing other models.
 
   Off the TPU it trains resource variables that are read once a step. T5's
@@ -46,12 +46,15 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
   Args:
     estimator: a TPUEstimator.
     vocabulary: a vocabulary, or a pair of them.
+    sequence_length: of T5's train_model.
     *args: of T5's train_model.
     seed: of the initial weights and of dropout; another one each time when
       None.
     cpu_devices: a list with the names of CPU devices that the mesh has;
       TensorFlow has only one unless it is told of more, and would place
       everything there.
+    held_out: what measures each checkpoint, such as held_out.HeldOutLoss: a
+      function of model_dir, vocabulary and sequence_length.
     **kwargs: of T5's train_model.
 
   Returns:
@@ -70,9 +73,12 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
   # these for an evaluation does not look at shapes.
   if not estimator._ctx._use_tpu:
     estimator._create_global_step = _create_global_step
+  if held_out:
+    held_out = held_out(estimator.model_dir, vocabulary, sequence_length)
   try:
     return utils.train_model(
-        _Watched(estimator, vocabulary, seed), vocabulary, *args, **kwargs)
+        _Watched(estimator, vocabulary, seed, held_out), vocabulary,
+        sequence_length, *args, **kwargs)
   finally:
     vars(estimator).pop('_create_global_step', None)
 
@@ -80,10 +86,11 @@ def train_model(estimator, vocabulary, *args, seed=None, cpu_devices=None,
 class _Watched:
   """Stands for an estimator, and adds the hooks to its training."""
 
-  def __init__(self, estimator, vocabulary, seed):
+  def __init__(self, estimator, vocabulary, seed, held_out):
     self._estimator = estimator
     self._vocabulary = vocabulary
     self._seed = seed
+    self._held_out = held_out
 
   def __getattr__(self, name):
     return getattr(self._estimator, name)
@@ -101,10 +108,12 @@ class _Watched:
     self._estimator.train(
         input_fn=lambda params: autograph.avoid(input_fn, params),
         max_steps=max_steps,
-        hooks=[ModelDirGuard(model_dir), ProgressBar(max_steps, model_dir),
-               curve, record.Recorder(model_dir, self._vocabulary, self._seed),
+        hooks=[ModelDirGuard(model_dir),
+               ProgressBar(max_steps, model_dir, self._held_out), curve,
+               record.Recorder(model_dir, self._vocabulary, self._seed),
                *hooks],
-        saving_listeners=[curve.listener])
+        saving_listeners=[
+            curve.listener, *filter(None, [self._held_out])])
 
 
 def _create_global_step(graph):
@@ -266,9 +275,17 @@ class ProgressBar(_StepAndLoss):
   and for those who want to know how a run stands.
   """
 
-  def __init__(self, max_steps, model_dir):
+  def __init__(self, max_steps, model_dir, held_out=None):
+    """Constructor.
+
+    Args:
+      max_steps: where the bar ends.
+      model_dir: the folder of the checkpoints.
+      held_out: what measures them, if anything does.
+    """
     self._max_steps = max_steps
     self._path = os.path.join(model_dir, 'progress.json')
+    self._held_out = held_out
     self._bar = None
 
   def after_create_session(self, session, coord):
@@ -286,7 +303,13 @@ class ProgressBar(_StepAndLoss):
     progress = {'step': step, 'total': self._max_steps}
     if 'loss' in run_values.results:
       progress['loss'] = float(run_values.results['loss'])
-      self._bar.set_postfix(loss=f'{progress["loss"]:.3f}', refresh=False)
+      shown = {'loss': f'{progress["loss"]:.3f}'}
+      if self._held_out and self._held_out.latest() is not None:
+        progress['held_out'] = self._held_out.latest()
+        shown['held_out'] = '{:.2f} (pieces {:.2f}, pairs {:.2f})'.format(
+            progress['held_out'], *map(
+                self._held_out.measured.get, ('unigram', 'bigram')))
+      self._bar.set_postfix(shown, refresh=False)
     self._bar.update(max(0, step - self._bar.n))
     now = time.monotonic()
     if self._first is None:  # The first step warms up: it does not count.

@@ -1,8 +1,8 @@
 """Pre-training tasks: T5's span corruption, on C4 and on local text.
 
 T5's own recipe does the work (15% of the tokens, spans of 3 on average, a
-unique sentinel for each): with `sequence_length = {'inputs': 512,
-'targets': 114}` no token of the model's input or target is padding.
+unique sentinel for each): with the lengths of gin/objectives/span_3_15.gin no
+token of the model's input or target is padding.
 """
 
 import functools
@@ -25,6 +25,26 @@ def c4_name(version='2.2.0'):
   return f'c4/en:{version}'
 
 
+@gin.configurable(module='mtf_conv.tasks')
+def span_corruption(dataset, sequence_length, output_features,
+                    noise_density=0.15, mean_span_length=3.0):
+  """T5's span corruption, whose rate gin can set.
+
+  Args:
+    dataset: a tf.data.Dataset of {'targets': ids of a document}.
+    sequence_length: a dict with the lengths of 'inputs' and 'targets'.
+    output_features: of SeqIO.
+    noise_density: the share of the tokens that is replaced.
+    mean_span_length: how many tokens a sentinel stands for, on average.
+
+  Returns:
+    A tf.data.Dataset of {'inputs': ..., 'targets': ...}.
+  """
+  return preprocessors.span_corruption(
+      dataset, sequence_length, output_features,
+      mean_noise_span_length=mean_span_length, noise_density=noise_density)
+
+
 def _add(name, source):
   seqio.TaskRegistry.add(
       name,
@@ -35,7 +55,7 @@ def _add(name, source):
               key_map={'inputs': None, 'targets': 'text'}),
           seqio.preprocessors.tokenize,
           seqio.CacheDatasetPlaceholder(),
-          preprocessors.span_corruption,
+          span_corruption,
           seqio.preprocessors.append_eos_after_trim,
       ],
       output_features={

@@ -78,7 +78,8 @@ def _cells():
   """The scores of a model that the paper does not have, beside another's."""
   return pd.DataFrame([
       {'init': init, 'model': model, 'task': task, 'metric': 'exact_match',
-       'ours': score, 'std': np.nan, 'difference': np.nan,
+       'ours': score, 'std': np.nan, 'seeds': 1, 'error': 1., 'rows': 10,
+       'influences': [np.linspace(-1, 1, 10)], 'difference': np.nan,
        'paper': paper.score(model, init, task, 'exact_match')}
       for task in ('cogs', 'my_task')
       for model, scores in (('longconv', (60., 70.)), ('transformer',
@@ -100,7 +101,10 @@ def test_a_model_that_the_paper_does_not_have_is_in_the_answers():
   found = dict(answers.answer(_cells(), {'transformer': 1., 'longconv': 2.}))
   for question, answer in found.items():
     assert answer != 'No numbers yet.', question
-  assert 'longconv gains in 2 of 2 columns' in next(iter(found.values()))
+  first, second, *_, last = found.values()
+  assert 'longconv (of 2 columns: gains in 2)' in first
+  assert 'longconv (of 2 columns: ahead in 2)' in second
+  assert 'longconv is the only one' in last
 
 
 def test_the_paper_prints_nothing_of_another_model():

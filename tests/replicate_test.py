@@ -178,6 +178,16 @@ def _write_scores(run, curve):
             tag=f'eval/{run.task}/{metric}', simple_value=score)]), step)
 
 
+def _write_predictions(run, step, score):
+  """Of 1,000 rows so many are right, in percent: the first ones."""
+  folder = pathlib.Path(run.model_dir) / 'validation_eval'
+  rows = ['abb'] * 1000
+  wrong = round(10 * (100 - score))
+  for name, lines in (('inputs', rows), ('targets', rows), (
+      f'{step}_predictions', rows[wrong:] + ['exp'] * wrong)):
+    (folder / f'{run.task}_{name}').write_text('\n'.join(lines) + '\n')
+
+
 @pytest.fixture
 def trec(tmp_path):
   """A grid of two models and two seeds; the Transformer has no pre-training."""
@@ -190,7 +200,9 @@ def trec(tmp_path):
           'transformer', 'pretrained'):
         peak = 50 + 30 * (run.init == 'pretrained') + 2 * run.seed
         peak += 5 * (run.learning_rate == 0.001)
+        peak -= 2 * (run.model == 'transformer')
         _write_scores(run, {100: peak - 1, 200: peak, 300: float('nan')})
+        _write_predictions(run, 200, peak)
   return runs
 
 
@@ -202,6 +214,10 @@ def test_scores_are_the_paper_s_rule(trec):
   assert (cell.ours, cell.seeds, cell.learning_rate, cell.step) == (
       86, 2, 0.001, 200)
   assert cell['std'] == pytest.approx(np.sqrt(2))
+  # Right in both seeds are 85%, in one of them 2%.
+  shares = np.repeat([100, 50, 0], [850, 20, 130])
+  assert cell.rows == 1000
+  assert cell.error == pytest.approx(np.sqrt(shares.var() / 1000 + 2 / 2))
   assert (cell.paper, cell.difference) == (93.6, pytest.approx(-7.6))
   assert np.isnan(cells.loc['pretrained', 'transformer'].ours)
   assert sum('at step 300 is nan' in note for note in notes) == 12
@@ -212,7 +228,7 @@ def test_table_2(trec):
   table = table2.to_frame(scores.cells(scores.collect(trec)[0]))
   column = table['trec accuracy']
   assert column['with pre-training', 'lightconv'] == (
-      '86.00* ± 1.41 (93.60, -7.60)')
+      '86.00* ± 1.47 (93.60, -7.60)')
   assert column['with pre-training', 'transformer'] == '- (93.60)'
   # (86 - 56) / 56, and (93.6 - 82.2) / 82.2.
   assert column['gain, %', 'lightconv'] == '+53.6 (+13.9)'
@@ -220,22 +236,57 @@ def test_table_2(trec):
       r'^\| with pre-training +\| transformer +\| +- \(93.60\) \|$',
       table2.to_markdown(table), re.M)
   latex = table2.to_latex(table)
-  assert '86.00* ± 1.41 (93.60, -7.60)' in latex
+  assert '86.00* ± 1.47 (93.60, -7.60)' in latex
   assert r'gain, \%' in latex and '%' not in latex.replace(r'\%', '')
 
 
+def _answers(cells):
+  return {question[:3]: answer for question, answer in answers.answer(
+      cells, {'transformer': 2.0, 'lightconv': 3.0})}
+
+
 def test_answers(trec):
-  found = dict(answers.answer(
-      scores.cells(scores.collect(trec)[0]),
-      {'transformer': 2.0, 'lightconv': 3.0}))
-  text = {question[:3]: answer for question, answer in found.items()}
-  assert text['RQ1'] == 'lightconv gains in 1 of 1 columns, +53.6 % on average.'
-  assert text['RQ2'] == ('Without pre-training, the best convolution is ahead '
-                         'of the Transformer in 0 of 1 columns.')
+  cells = scores.cells(scores.collect(trec)[0])
+  text = _answers(cells)
+  assert text['RQ1'] == (
+      'lightconv (of 1 columns: gains in 1), +53.6 % on average.')
+  # By 2 points; seeds that are 2 points apart make that 1.4 errors.
+  assert text['RQ2'] == (
+      'Without pre-training, against the Transformer lightconv (of 1 columns: '
+      'no difference seen in 1).')
   assert 'lightconv 1.50 times' in text['RQ3']
   assert text['RQ4'] == 'No numbers yet.'
   assert text['RQ5'] == (
       'Pre-trained, lightconv is the only one measured here.')
+
+
+def test_differences(trec):
+  cells = scores.cells(scores.collect(trec)[0])
+  found = answers.differences(cells).set_index('part')
+  assert list(found.index) == ['raw', 'gain']
+  raw = found.loc['raw']
+  assert (raw.of, raw.to, raw.rows, raw.seeds) == (
+      'lightconv', 'transformer', 1000, 2)
+  assert raw.difference == pytest.approx(2)
+  assert raw.error > np.sqrt(2)
+  assert raw.verdict == 'no difference seen'
+  gain = found.loc['gain']
+  assert (gain.of, gain.verdict) == ('lightconv, pre-trained', 'gains')
+  assert gain.difference == pytest.approx(30)
+
+
+def test_nothing_is_ahead_without_its_error(trec):
+  for run in trec:
+    for path in pathlib.Path(run.model_dir).glob('*_eval/*_predictions'):
+      path.unlink()
+  cells = scores.cells(scores.collect(trec)[0])
+  assert cells.error.isna().all() and not cells.ours.isna().all()
+  text = _answers(cells)
+  assert text['RQ1'].startswith(
+      'lightconv (of 1 columns: error not known in 1)')
+  assert 'ahead' not in text['RQ2']
+  column = table2.to_frame(cells)['trec accuracy']
+  assert column['with pre-training', 'lightconv'] == '86.00* (93.60, -7.60)'
 
 
 def test_the_page_stands_alone(trec, tmp_path):
@@ -243,10 +294,11 @@ def test_the_page_stands_alone(trec, tmp_path):
   assert table == (tmp_path / 'report/table2.md').read_text()
   html = (tmp_path / 'report/index.html').read_text()
   assert not re.search(r'(src|href)="(?!data:)', html)
-  assert '86.00 ± 1.41' in html and '-7.60' in html
+  assert '86.00 ± 1.47' in html and '-7.60' in html
   assert any('at step 300 is nan' in note for note in notes)
   assert all(note in html for note in notes)
-  for name in ('table2.md', 'table2.csv', 'table2.tex', 'curves_trec.png'):
+  for name in ('table2.md', 'table2.csv', 'differences.csv', 'table2.tex',
+               'curves_trec.png'):
     assert (tmp_path / 'report' / name).stat().st_size
 
 
@@ -310,7 +362,8 @@ def _results(root, scale):
   assert not notes
   # Whoever commits while the test runs changes that, and nothing else.
   assert not [line for line in provenance.doubts(runs) if 'commit' not in line]
-  return (scores.cells(collected).drop(columns='model_dir'),
+  return (scores.cells(collected).drop(
+      columns=['model_dir', 'influences']),
           {run.job.name: events.losses(run.model_dir) for run in runs})
 
 

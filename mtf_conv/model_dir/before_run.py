@@ -5,8 +5,8 @@ import os
 import gin
 import tensorflow.compat.v1 as tf
 
-from mtf_conv.base import gin_values
-from mtf_conv.model_dir import checkpoints, record
+from mtf_conv.base import gin_values, terminal
+from mtf_conv.model_dir import checkpoints, held_out, record
 
 
 def check_on_finalize(model_dir):
@@ -44,10 +44,17 @@ def check(model_dir):
   if gin_values.bound('utils.run.mode') == 'train':
     if pretrained:
       checkpoints.require_whole(checkpoints.resolved(pretrained), 'PRETRAINED')
+      _warn_of_little_learnt(_folder(pretrained))
     return None
   steps = gin_values.bound('utils.run.eval_checkpoint_step')
   return steps and {'utils.run.eval_checkpoint_step':
                     checkpoints.steps_to_read(model_dir, steps)}
+
+
+def _warn_of_little_learnt(folder):
+  measured = held_out.read(folder)
+  if measured and not held_out.is_below_unigram(measured):
+    terminal.say(f'PRETRAINED ({folder}): {held_out.describe(measured)}')
 
 
 def _folder(checkpoint):

@@ -291,7 +291,7 @@ ROOMS = (
     ('cli', 'commands', 'pages'),
     ('report', 'replicate', 'prepare'),
     ('testing', 'measure', 'release'),
-    ('t5_main', 'evaluation', 'training', 'model_dir'),
+    ('t5_main', 'evaluation', 'training', 'held_out', 'model_dir'),
     ('tasks', 'datasets', 'hardware', 'vocabulary'),
     ('released', 'layers', 'mixer', 'loss', 'embedding'),
     ('conv', 'conv_lowerings'),

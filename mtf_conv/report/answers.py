@@ -1,8 +1,52 @@
-"""The paper's research questions, answered from the scores of a grid."""
+"""The paper's research questions, answered from the scores of a grid.
+
+Nothing is called ahead, behind, gained or lost whose interval includes zero.
+"""
 
 import numpy as np
+import pandas as pd
 
 from mtf_conv.replicate import paper
+from mtf_conv.report import uncertainty
+
+_MISSING = 'No numbers yet.'
+_BASE = 'transformer'
+
+
+def differences(cells):
+  """Compares what the questions compare.
+
+  Args:
+    cells: as scores.cells returns them.
+
+  Returns:
+    A pd.DataFrame with a row for each pre-trained model against itself without
+    pre-training, and for each other model against the Transformer: task,
+    metric, part ('gain', 'raw' or 'pretrained'), of, to (what is compared),
+    difference (of minus to, in points), error (NaN where it is not known),
+    verdict (see uncertainty.verdict), rows, seeds (the fewer of the two).
+  """
+  known = {(c.init, c.model, c.task, c.metric): c
+           for c in cells.dropna(subset=['ours']).itertuples()}
+  rows = []
+
+  def compare(part, of, to, *names, words=('ahead', 'behind')):
+    found, error = uncertainty.difference(of, to)
+    rows.append((of.task, of.metric, part, *names, found, error,
+                 uncertainty.verdict(found, error, *words),
+                 max(of.rows, to.rows), min(of.seeds, to.seeds)))
+
+  for (init, model, *place), cell in known.items():
+    raw = known.get(('raw', model, *place))
+    if init == 'pretrained' and raw:
+      compare('gain', cell, raw, f'{model}, pre-trained', f'{model}, raw',
+              words=('gains', 'loses'))
+    base = known.get((init, _BASE, *place))
+    if model != _BASE and base:
+      compare(init, cell, base, model, _BASE)
+  return pd.DataFrame(rows, columns=[
+      'task', 'metric', 'part', 'of', 'to', 'difference', 'error', 'verdict',
+      'rows', 'seeds'])
 
 
 def answer(cells, speeds=None):
@@ -15,102 +59,100 @@ def answer(cells, speeds=None):
   Returns:
     A list of (question, answer); an answer says when the numbers are missing.
   """
-  scores = {tuple(key): ours for *key, ours in cells[
-      ['init', 'model', 'task', 'metric', 'ours']].itertuples(index=False)
-            if not np.isnan(ours)}
+  known = cells.dropna(subset=['ours'])
+  compared = differences(cells)
   return [
       ('RQ1: Do convolutions gain from pre-training as Transformers do?',
-       _gains(scores)),
+       _gains(known, compared[compared.part == 'gain'])),
       ('RQ2: Are convolutions competitive with the Transformer?',
-       _wins(scores)),
+       _wins(compared)),
       ('RQ3: Are they faster?', _speeds(speeds or {})),
-      ('RQ4: Where should one not use them?', _losses(scores)),
-      ('RQ5: Which convolution is best?', _best(scores))]
+      ('RQ4: Where should one not use them?',
+       _losses(compared[compared.part == 'pretrained'])),
+      ('RQ5: Which convolution is best?',
+       _best(known[known.init == 'pretrained']))]
 
 
-_MISSING = 'No numbers yet.'
+def _count(verdicts):
+  """Returns '(of 4 columns: gains in 3, no difference seen in 1)'."""
+  return f'(of {len(verdicts)} columns: ' + ', '.join(
+      f'{verdict} in {count}'
+      for verdict, count in verdicts.value_counts().items()) + ')'
 
 
-def _models(scores):
-  return paper.in_order(model for _, model, *_ in scores)
+def _sentence(parts):
+  return '; '.join(parts) + '.' if parts else _MISSING
 
 
-def _convolutions(scores):
-  """All that is compared with the Transformer, the user's own included."""
-  return [model for model in _models(scores) if model != 'transformer']
-
-
-def _gains(scores):
+def _gains(known, gains):
+  scores = {(c.init, c.model, c.task, c.metric): c.ours
+            for c in known.itertuples()}
   lines = []
-  for model in _models(scores):
-    gains = [paper.gain(score, scores[('pretrained', model, *place)])
-             for (init, m, *place), score in scores.items()
-             if init == 'raw' and m == model
-             and ('pretrained', model, *place) in scores]
-    if gains:
-      lines.append(
-          f'{model} gains in {sum(g > 0 for g in gains)} of {len(gains)} '
-          f'columns, {np.mean(gains):+.1f} % on average')
-  return '; '.join(lines) + '.' if lines else _MISSING
+  for of, group in gains.groupby('of', sort=False):
+    model = of.rpartition(', ')[0]
+    relative = np.mean([
+        paper.gain(scores['raw', model, row.task, row.metric],
+                   scores['pretrained', model, row.task, row.metric])
+        for row in group.itertuples()])
+    lines.append(f'{model} {_count(group.verdict)}, {relative:+.1f} % on '
+                 'average')
+  return _sentence(lines)
 
 
-def _compare(scores, init):
-  """(task, metric, convolution, difference) for the best convolution."""
-  for (i, model, *place), score in scores.items():
-    ours = {m: scores[(init, m, *place)] for m in _convolutions(scores)
-            if (init, m, *place) in scores}
-    if i == init and model == 'transformer' and ours:
-      best = max(ours, key=ours.get)
-      yield (*place, best, ours[best] - score)
-
-
-def _wins(scores):
+def _wins(compared):
   lines = []
-  for init, words in (('raw', 'without pre-training'),
+  for part, words in (('raw', 'without pre-training'),
                       ('pretrained', 'with it')):
-    found = list(_compare(scores, init))
+    groups = compared[compared.part == part].groupby('of', sort=False)
+    found = [f'{model} {_count(group.verdict)}' for model, group in groups]
     if found:
-      ahead = sum(difference > 0 for *_, difference in found)
-      lines.append(f'{words}, the best convolution is ahead of the Transformer '
-                   f'in {ahead} of {len(found)} columns')
-  text = '; '.join(lines)
-  return text[:1].upper() + text[1:] + '.' if lines else _MISSING
+      lines.append(f'{words}, against the Transformer ' + ', '.join(found))
+  text = _sentence(lines)
+  return text[:1].upper() + text[1:]
 
 
 def _speeds(speeds):
-  base = speeds.get('transformer')
+  base = speeds.get(_BASE)
   lines = [f'{model} {speed / base:.2f} times' for model, speed in
-           speeds.items() if base and model != 'transformer']
+           speeds.items() if base and model != _BASE]
   return ('Steps of pre-training per second against the Transformer, whatever '
           f'ran beside them: {", ".join(lines)}. mtf_conv bench measures them '
           'in turn.' if lines else _MISSING)
 
 
-def _losses(scores):
-  found = [(task, metric, -difference)
-           for task, metric, _, difference in _compare(scores, 'pretrained')]
-  behind = [f'{task} {metric} (by {difference:.2f})'
-            for task, metric, difference in found if difference > 0]
-  if not found:
+def _losses(compared):
+  if compared.empty:
     return _MISSING
-  return ('Pre-trained, even the best of them is behind the Transformer on '
-          + ', '.join(behind) + '.' if behind else
-          'In no column measured here is the best of them behind the '
-          'pre-trained Transformer.')
+  behind = compared[compared.verdict == 'behind']
+  if behind.empty:
+    if (compared.verdict == 'error not known').any():
+      return 'It cannot be told: the errors of the scores are not known.'
+    return ('In no column measured here is a pre-trained convolution seen '
+            'behind the pre-trained Transformer.')
+  return 'Pre-trained, behind the Transformer: ' + ', '.join(
+      f'{row.of} on {row.task} {row.metric} (by {-row.difference:.2f} ± '
+      f'{row.error:.2f})' for row in behind.itertuples()) + '.'
 
 
-def _best(scores):
-  places = {tuple(place) for init, _, *place in scores if init == 'pretrained'}
-  wins = dict.fromkeys(_convolutions(scores), 0)
-  for place in places:
-    ours = {m: scores[('pretrained', m, *place)] for m in _convolutions(scores)
-            if ('pretrained', m, *place) in scores}
-    if len(ours) > 1:
-      wins[max(ours, key=ours.get)] += 1
-  if places and len(wins) == 1:
-    return f'Pre-trained, {next(iter(wins))} is the only one measured here.'
-  if not sum(wins.values()):
+def _best(known):
+  """Sets the best convolution of a column against the second."""
+  convolutions = known[known.model != _BASE]
+  if convolutions.empty:
     return _MISSING
-  return 'Pre-trained, the best convolution is ' + ', '.join(
-      f'{model} in {count}' for model, count in wins.items()) + (
-          f' of {sum(wins.values())} columns.')
+  if convolutions.model.nunique() == 1:
+    return (f'Pre-trained, {convolutions.model.iloc[0]} is the only one '
+            'measured here.')
+  lines = []
+  for (task, metric), group in convolutions.groupby(
+      ['task', 'metric'], sort=False):
+    if len(group) < 2:
+      continue
+    best, second = group.sort_values('ours', ascending=False)[:2].itertuples()
+    found, error = uncertainty.difference(best, second)
+    what = uncertainty.verdict(found, error)
+    lines.append(f'{task} {metric}: ' + (
+        f'{best.model}, ahead of {second.model} by {found:.2f} ± {error:.2f}'
+        if what == 'ahead' else
+        f'{what} between {best.model} and {second.model} ({best.rows} rows, '
+        f'{best.seeds} seeds)'))
+  return _sentence(lines)

@@ -16,7 +16,7 @@ _EXAMPLES = 8  # Of each kind, right and wrong.
 
 
 def write(grid_runs, out_dir, about='', figures_dir=None):
-  """Writes table2.md, .csv, .tex, the curves of each task, and index.html.
+  """Writes table2.md, .csv, .tex, differences.csv, curves and index.html.
 
   Args:
     grid_runs: as replicate.grid.make returns them.
@@ -35,7 +35,10 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
   markdown = table2.to_markdown(table)
   _write(out_dir, 'table2.md', markdown)
   _write(out_dir, 'table2.tex', table2.to_latex(table))
-  cells.to_csv(os.path.join(out_dir, 'table2.csv'), index=False)
+  cells.drop(columns='influences').to_csv(
+      os.path.join(out_dir, 'table2.csv'), index=False)
+  differences = answers.differences(cells)
+  differences.to_csv(os.path.join(out_dir, 'differences.csv'), index=False)
   pictures = _plot(grid_runs, cells, out_dir)
   notes = provenance.doubts(grid_runs) + notes
   environment = jinja2.Environment(
@@ -46,6 +49,7 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
       about=about, has_paper=bool(cells.paper.notna().any()),
       columns=table2.columns(cells), parts=table2.arrange(cells),
       answers=answers.answer(cells, _speeds(grid_runs)),
+      differences=[*differences.itertuples()],
       curves=[(name, _base64(path)) for name, path in pictures],
       examples=_examples(cells),
       sources=provenance.sources(grid_runs, cells, table2.PARTS),

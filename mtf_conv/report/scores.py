@@ -3,7 +3,8 @@
 The rule (section 4.2.2): of a run, the peak validation score over its
 checkpoints; of the runs of one model, initialisation, task and seed, the best
 learning rate. With several seeds, their mean and standard deviation. Each
-metric of a task has a peak of its own.
+metric of a task has a peak of its own. The peak is chosen on the rows that it
+is the score of, and so is a little too high, here as in the paper.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 
 from mtf_conv.model_dir import events
 from mtf_conv.replicate import paper
+from mtf_conv.report import uncertainty
 
 _CELL = ['init', 'model', 'task', 'metric']
 
@@ -63,24 +65,50 @@ def cells(scores):
     scores: as `collect` returns them.
 
   Returns:
-    A pd.DataFrame: init, model, task, metric, ours, std (NaN for one seed),
-    seeds, learning_rate, step and model_dir (of the best seed), paper (NaN
-    where it has none) and difference, ours - paper.
+    A pd.DataFrame: init, model, task, metric, ours, std (over seeds; NaN for
+    one), seeds, error (the standard error of ours, over rows and seeds; NaN
+    where there are no predictions of the rows), rows (how many), influences
+    (an array [seeds, rows], see uncertainty; or None), learning_rate, step and
+    model_dir (of the best seed), paper (NaN where it has none) and difference,
+    ours - paper.
   """
   rows = []
   for key, group in scores.groupby(_CELL, sort=False):
     of_seeds = group.dropna(subset=['score'])
     winners = of_seeds.loc[of_seeds.groupby('seed').score.idxmax()]
     row = dict(zip(_CELL, key), seeds=len(winners), ours=np.nan, std=np.nan,
-               learning_rate=np.nan, step=np.nan, model_dir=None)
+               error=np.nan, rows=0, influences=None, learning_rate=np.nan,
+               step=np.nan, model_dir=None)
     if len(winners):
       best = winners.loc[winners.score.idxmax()]
       row.update(ours=winners.score.mean(), std=winners.score.std(),
                  learning_rate=best.learning_rate, step=best.step,
                  model_dir=best.model_dir)
+      influences = _influences(winners)
+      if influences is not None:
+        row.update(influences=influences, rows=influences.shape[1],
+                   error=uncertainty.error(influences, row['std']))
     printed = paper.score(key[1], key[0], key[2], key[3])
     row['paper'] = np.nan if printed is None else printed
     rows.append(row)
   frame = pd.DataFrame(rows)
   frame['difference'] = frame.ours - frame.paper
   return frame
+
+
+def _influences(winners):
+  """Returns an array [seeds, rows]; None where predictions are not there.
+
+  Predictions that do not give the score, as those of a metric that reads more
+  than them, do not count.
+  """
+  found = []
+  for run in winners.itertuples():
+    rows = events.predictions(run.model_dir, run.task, int(run.step))
+    score, influence = (rows and uncertainty.influence(
+        run.task, run.metric, rows)) or (np.nan, None)
+    if not abs(score - run.score) < 0.01 or (
+        found and len(influence) != len(found[0])):
+      return None
+    found.append(influence)
+  return np.array(found)

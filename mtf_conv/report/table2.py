@@ -17,14 +17,14 @@ class Cell(NamedTuple):
 
   Attributes:
     ours: a score or a gain in percent.
-    std: the standard deviation over seeds.
+    error: the standard error, over rows and seeds.
     paper: the paper's.
     difference: of ours to the paper's.
     best: whether ours is the best of its part of the column.
   """
 
   ours: Optional[str] = None
-  std: Optional[str] = None
+  error: Optional[str] = None
   paper: Optional[str] = None
   difference: Optional[str] = None
   best: bool = False
@@ -75,7 +75,7 @@ def arrange(cells):
 def _score(cell, best):
   if cell is None:
     return Cell()
-  return Cell(_number(cell.ours, '.2f'), _number(cell.std, '.2f'),
+  return Cell(_number(cell.ours, '.2f'), _number(cell.error, '.2f'),
               _number(cell.paper, '.2f'), _number(cell.difference, '+.2f'),
               cell.ours == best)
 
@@ -117,8 +117,8 @@ def _text(cell):
   text = cell.ours or MISSING
   if cell.best:
     text += '*'
-  if cell.std:
-    text += f' ± {cell.std}'
+  if cell.error:
+    text += f' ± {cell.error}'
   printed = [value for value in (cell.paper, cell.difference) if value]
   return f'{text} ({", ".join(printed)})' if printed else text
 
