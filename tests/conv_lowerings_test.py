@@ -1,5 +1,7 @@
 """Every way to compute the convolution against plain NumPy."""
 
+import os
+
 import conv_reference as reference
 import hypothesis
 import numpy as np
@@ -59,7 +61,8 @@ def _check(name, shape, offsets, dynamic, packing, **kwargs):
 
 
 @hypothesis.settings(
-    max_examples=80, deadline=None, derandomize=True,
+    max_examples=300 if os.environ.get('RUN_SLOW') == '1' else 40,
+    deadline=None, derandomize=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow])
 @hypothesis.given(
     name=st.sampled_from(NAMES), rows=st.integers(1, 2),

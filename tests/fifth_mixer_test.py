@@ -56,7 +56,7 @@ def test_replicate_and_report(longconv, tmp_path):
   assert set(ours.init) == {'raw', 'pretrained'}
   assert ours.ours.notna().all() and ours.paper.isna().all()
   page = (out / 'index.html').read_text()
-  assert 'longconv gains in ' in page
+  assert 'longconv (of 1 columns: ' in page
   assert 'Pre-trained, longconv is the only one measured here.' in page
 
 

@@ -23,7 +23,7 @@ def _failed(results):
 
 
 @pytest.mark.parametrize('model, bindings', [
-    ('transformer.tiny', SMALL),
+    pytest.param('transformer.tiny', SMALL, marks=pytest.mark.slow),
     ('lightconv.tiny', ['mtf_conv.layers.LightConv.filter_size = 5']),
     ('dynamicconv.tiny', [
         *SMALL, 'mtf_conv.layers.DynamicConv.filter_size = 5']),
