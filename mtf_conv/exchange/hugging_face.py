@@ -69,9 +69,12 @@ def write(path, out_dir, own_code=False):
       'step': checkpoints.step_of(prefix),
       'dtype': _dtype(reader, shapes, prefix),
       'norms': list(described.norms), 'scopes': described.scopes}
-  model.load_state_dict(
-      _weights(model, reader, shapes, prefix), assign=True, strict=False)
+  weights = _weights(model, reader, shapes, prefix)
+  model.load_state_dict(weights, assign=True, strict=False)
   model.tie_weights()
+  if not described.tied:  # transformers 5 has tied it.
+    model.lm_head.weight = torch.nn.Parameter(weights['lm_head.weight'])
+    model.config.tie_word_embeddings = False
   model.generation_config = _generation_config(gin_file)
   try:
     with files.new_folder(out_dir) as new:
@@ -235,6 +238,7 @@ def libraries():
 
 def _model(described, vocab_size, own_code):
   """The model in PyTorch, of transformers' class where that computes it."""
+  import torch
   import transformers
 
   from mtf_conv.exchange import modeling_mtf_conv
@@ -244,13 +248,16 @@ def _model(described, vocab_size, own_code):
       tie_word_embeddings=described.tied, decoder_start_token_id=0)
   if described.is_t5 and not own_code:
     first, *_, last = described.blocks['encoder'][0]
-    return transformers.T5ForConditionalGeneration(transformers.T5Config(
+    model = transformers.T5ForConditionalGeneration(transformers.T5Config(
         num_layers=len(described.blocks['encoder']),
         num_decoder_layers=len(described.blocks['decoder']),
         num_heads=first['num_heads'], d_kv=first['d_kv'], d_ff=last['d_ff'],
         relative_attention_num_buckets=first['num_buckets'],
         feed_forward_proj='gated-gelu' if len(last['activations']) > 1
         else 'relu', **shared))
+    if not described.tied:  # transformers 5 has tied it.
+      model.lm_head = torch.nn.Linear(described.d_model, vocab_size, bias=False)
+    return model
   modeling_mtf_conv.MtfConvConfig.register_for_auto_class()
   modeling_mtf_conv.MtfConvForConditionalGeneration.register_for_auto_class(
       'AutoModelForSeq2SeqLM')
