@@ -1,22 +1,17 @@
 """The PyTorch twin of each model, and the way to it and back."""
 
 import json
-import os
-import shutil
 
 import forked  # noqa: F401
 import gin
 import mtf_harness as harness
 import numpy as np
 import pytest
-import seqio
 import tensorflow.compat.v1 as tf
 import tiny_vocabulary
 from mesh_tensorflow.transformer import transformer_layers
 
-from mtf_conv import cli
-from mtf_conv.base import command_line
-from mtf_conv.exchange import hugging_face, names
+from mtf_conv.exchange import hugging_face
 from mtf_conv.model_dir import checkpoints
 from mtf_conv.testing import model
 
@@ -24,6 +19,8 @@ torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
 
 from mtf_conv.exchange import modeling_mtf_conv as twin  # noqa: E402
+
+torch.set_num_threads(1)
 
 VOCABULARY = 350  # Of tiny_vocabulary, with sentinels.
 TINY = [*harness.TINY, 'num_layers = 2']
@@ -176,3 +173,157 @@ def test_logits_are_those_of_mesh_tensorflow(name, own_code, made, tmp_path):
   for variable, array in weights.items():
     assert read[variable].dtype == array.dtype
     np.testing.assert_array_equal(read[variable], array)
+
+
+def _twin_of_all():
+  """A twin in float64 with every kind of layer, its weights from a seed."""
+  sizes = {'num_heads': 4, 'd_kv': 4}
+  conv = {**sizes, 'filter_size': 5, 'num_filters': 2}
+  mixers = [
+      {'layer': 'LightConv', **conv}, {'layer': 'DynamicConv', **conv},
+      {'layer': 'DilatedConv', **conv, 'dilation_rate': 3, 'use_bias': True},
+      {'layer': 'SelfAttention', **sizes, 'num_buckets': 32},
+      {'layer': 'SelfAttention', **sizes}]
+  memory = {'layer': 'EncDecAttention', **sizes}
+  dense = {'layer': 'DenseReluDense', 'd_ff': 32, 'activations': ['relu']}
+  torch.manual_seed(0)
+  made = twin.MtfConvForConditionalGeneration(twin.MtfConvConfig(
+      vocab_size=60, d_model=16, dropout_rate=0.0, max_positions=40,
+      encoder_blocks=[[mixer, dense] for mixer in mixers],
+      decoder_blocks=[[mixer, memory, dense] for mixer in mixers]))
+  for parameter in made.parameters():
+    parameter.data += 0.3 * torch.randn_like(parameter)
+  return made.double().eval()
+
+
+BATCH = {'input_ids': torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 0, 0]]),
+         'attention_mask': torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])}
+
+
+@pytest.mark.parametrize('more', [
+    {}, {'num_beams': 3, 'num_return_sequences': 3},
+    {'do_sample': True, 'top_k': 20, 'num_return_sequences': 2},
+    {'decoder_input_ids': torch.tensor([[0, 7, 8], [0, 9, 9]])}])
+def test_a_step_with_its_state_gives_what_the_whole_gives(more):
+  made = _twin_of_all()
+  found = []
+  for use_cache in (True, False):
+    torch.manual_seed(1)
+    found.append(made.generate(
+        **BATCH, use_cache=use_cache, max_new_tokens=15, min_new_tokens=15,
+        output_scores=True, return_dict_in_generate=True, **more))
+  stepwise, whole = found
+  assert torch.equal(stepwise.sequences, whole.sequences)
+  assert len({*stepwise.sequences[0].tolist()}) > 2
+  for a, b in zip(stepwise.scores, whole.scores):
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_convolution_keeps_what_its_taps_read():
+  made = _twin_of_all()
+  state, ids = twin.DecodingState(), torch.randint(2, 60, (2, 20))
+  whole = made(**BATCH, decoder_input_ids=ids).logits
+  found = [
+      made(**BATCH, decoder_input_ids=part, past_key_values=state).logits
+      for part in ids.split([1, 4, 1, 1, 13], dim=1)]
+  torch.testing.assert_close(torch.cat(found, 1), whole, rtol=0, atol=1e-9)
+  # (filter_size - 1) * dilation_rate positions, however many were decoded.
+  assert [tensors[0].shape[1] for tensors in state.layers.values()
+          if tensors[0].ndim == 3] == [4, 4, 12]
+
+
+@torch.no_grad()
+def test_padding_before_a_prefix_is_not_read():
+  made = _twin_of_all()
+  made.positions = None
+  ids, mask = torch.tensor([[[0, 0, 0, 7, 8, 9]], [[0, 0, 1, 1, 1, 1]]])
+  one = {name: value[:1] for name, value in BATCH.items()}
+  alone = made(**one, decoder_input_ids=ids[:, 2:]).logits
+  padded = made(
+      **one, decoder_input_ids=ids, decoder_attention_mask=mask).logits
+  torch.testing.assert_close(padded[:, 2:], alone, rtol=0, atol=1e-9)
+  state = twin.DecodingState()
+  for end in range(1, 7):
+    step = made(**one, decoder_input_ids=ids[:, end - 1:end], cache=state,
+                decoder_attention_mask=mask[:, :end]).logits
+  torch.testing.assert_close(step, alone[:, -1:], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('beams', [1, 4])
+def test_generate_decodes_as_mesh_tensorflow_does(beams, made, tmp_path):
+  name = 'encoder_attention'
+  folder, weights, _, _ = made(name)
+  hugging_face.write(folder, tmp_path / 'out')
+  files, bindings = MODELS[name]
+  with harness.Model(files, [*TINY, *bindings]) as m:
+    ids, = m.run([m.bitransformer.decode(
+        m.ids(SOURCE), beam_size=beams, alpha=0.0, max_decode_length=12)],
+                 weights)
+  found = _load(tmp_path / 'out').generate(
+      **_tensors(input_ids=SOURCE, attention_mask=SOURCE > 0),
+      num_beams=beams, length_penalty=0.0, max_new_tokens=12).numpy()[:, 1:]
+  for expected, row in zip(ids, found):
+    known = harness.length_with_eos(expected)
+    np.testing.assert_array_equal(row[:known], expected[:known])
+  assert len({*map(tuple, ids)}) == len(ids)
+
+
+def _gradients(made):
+  made.train()
+  made.zero_grad()
+  made(input_ids=torch.tensor(SOURCE) % 60, labels=torch.tensor(TARGETS) % 60,
+       segment_ids=torch.tensor(SEGMENTS),
+       decoder_segment_ids=torch.tensor(TARGET_SEGMENTS)).loss.backward()
+  return {name: p.grad.clone() for name, p in made.named_parameters()}
+
+
+def test_checkpointing_and_compiling_change_no_gradient():
+  made = _twin_of_all()
+  expected = _gradients(made)
+  assert all(gradient.abs().max() > 0 for gradient in expected.values())
+  made.gradient_checkpointing_enable()
+  found = _gradients(made)
+  made.gradient_checkpointing_disable()
+  # One graph: nothing of a pass is left to Python.
+  made.forward = torch.compile(made.forward, backend='eager', fullgraph=True)
+  for gradients in (found, _gradients(made)):
+    for name, gradient in gradients.items():
+      torch.testing.assert_close(
+          gradient, expected[name], rtol=0, atol=1e-9, msg=name)
+
+
+@torch.no_grad()
+def test_bfloat16_is_close_and_decodes():
+  made = _twin_of_all()
+  labels = torch.tensor([[5, 6, 7, 1], [8, 1, 0, 0]])
+  expected = made(**BATCH, labels=labels)
+  made.bfloat16()
+  found = made(**BATCH, labels=labels)
+  assert found.logits.dtype == torch.bfloat16
+  assert abs(float(found.loss) / float(expected.loss) - 1) < 0.02
+  assert made.generate(**BATCH, max_new_tokens=3, num_beams=2).shape[1] <= 4
+
+
+@torch.no_grad()
+def test_dropout_is_for_training_alone():
+  made = _twin_of_all()
+  for module in made.modules():
+    if hasattr(module, 'dropout_rate'):
+      module.dropout_rate = 0.5
+  labels = torch.tensor([[5, 6, 7, 1], [8, 1, 0, 0]])
+  assert made(**BATCH, labels=labels).loss == made(**BATCH, labels=labels).loss
+  made.train()
+  assert made(**BATCH, labels=labels).loss != made(**BATCH, labels=labels).loss
+
+
+def test_buckets_are_those_of_mesh_tensorflow():
+  distance = np.arange(-300, 300)
+  for causal in (False, True):
+    m = harness.Model([], [])
+    with m:
+      found, = m.run([transformer_layers._relative_position_bucket(
+          -m.tensor(np.int32(distance), 'length'),
+          bidirectional=not causal)], {})
+    np.testing.assert_array_equal(
+        twin.relative_buckets(torch.tensor(distance), 32, causal), found)
