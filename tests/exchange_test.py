@@ -1,17 +1,26 @@
 """The PyTorch twin of each model, and the way to it and back."""
 
 import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import sys
 
-import forked  # noqa: F401
 import gin
 import mtf_harness as harness
 import numpy as np
+import pages
 import pytest
+import seqio
 import tensorflow.compat.v1 as tf
 import tiny_vocabulary
 from mesh_tensorflow.transformer import transformer_layers
 
-from mtf_conv.exchange import hugging_face
+from mtf_conv import cli
+from mtf_conv.base import command_line
+from mtf_conv.exchange import hugging_face, names
 from mtf_conv.model_dir import checkpoints
 from mtf_conv.testing import model
 
@@ -327,3 +336,271 @@ def test_buckets_are_those_of_mesh_tensorflow():
           bidirectional=not causal)], {})
     np.testing.assert_array_equal(
         twin.relative_buckets(torch.tensor(distance), 32, causal), found)
+
+
+def test_tokens_are_those_of_training(made, tmp_path):
+  out = tmp_path / 'out'
+  hugging_face.write(made('lightconv')[0], out)
+  _same_tokens(out, os.environ['MTF_CONV_VOCAB'], [
+      ' '.join(tiny_vocabulary.words(30, seed=1)), '  ba  ko, li ', '', 'a\tb',
+      'é ① 北京', '<extra_id_0> ba <extra_id_99>', 'under_score ~`^'])
+
+
+def _same_tokens(folder, path, texts):
+  tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+  vocabulary = seqio.SentencePieceVocabulary(path, 100)
+  assert len(tokenizer) == vocabulary.vocab_size
+  assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)
+  for text in texts:
+    ids = vocabulary.encode(text)
+    assert tokenizer(text).input_ids == [*ids, 1], text
+    if 2 not in ids and '<' not in text:
+      assert tokenizer.decode(ids) == vocabulary.decode(ids)
+
+
+def test_tokens_of_real_text_by_t5s_vocabulary(data_dir, tmp_path):
+  path = f'{data_dir}/t5_vocab/sentencepiece.model'
+  hugging_face.write_tokenizer(tmp_path, path, 100)
+  with open(f'{data_dir}/trec/train_5500.label', encoding='latin-1') as f:
+    texts = f.read().splitlines()[:1000]
+  assert len(texts) == 1000
+  _same_tokens(tmp_path, path, texts)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+def test_training_on_in_pytorch_keeps_what_dtype_it_can(
+    dtype, tmp_path_factory, tmp_path):
+  folder, weights, *_ = _make('lightconv', tmp_path_factory.mktemp('in'), dtype)
+  out, again = tmp_path / 'out', tmp_path / 'again'
+  hugging_face.write(folder, out)
+  loaded = _load(out)
+  assert loaded.dtype == torch.float32
+  assert hugging_face.read(out, tmp_path / 'back') == []
+  read = _read(tmp_path / 'back')
+  for variable, array in weights.items():
+    assert read[variable].dtype == array.dtype == tf.as_dtype(dtype)
+    np.testing.assert_array_equal(
+        read[variable].astype('float32'), array.astype('float32'))
+
+  loaded.shared.weight.data += 1e-4
+  loaded.save_pretrained(again)
+  shutil.copy(out / 'operative_config.gin', again)
+  notes = hugging_face.read(again, tmp_path / 'trained')
+  assert len(notes) == (dtype == 'bfloat16')
+  read = _read(tmp_path / 'trained')
+  assert read['shared/embedding'].dtype == np.float32
+  np.testing.assert_array_equal(
+      read['shared/embedding'], loaded.shared.weight.detach().numpy())
+  gin_text = (tmp_path / 'trained' / 'operative_config.gin').read_text()
+  assert ("master_dtype = 'float32'" in gin_text) == (dtype == 'bfloat16')
+
+
+def test_a_t5_of_transformers_becomes_a_checkpoint(made, tmp_path):
+  folder, weights, logits, _ = made('t5.1.1')
+  alone = tmp_path / 'alone'
+  alone.mkdir()
+  for path in folder.glob('model.ckpt*'):
+    shutil.copy(path, alone)
+  # Without gin the shapes tell which T5 it is.
+  notes = hugging_face.write(alone / 'model.ckpt-7', tmp_path / 'out')
+  assert 'operative_config.gin' in notes[1]
+  with open(tmp_path / 'out' / 'config.json') as f:
+    config = json.load(f)
+  del config['mtf']  # As of any other T5.
+  (tmp_path / 'out' / 'config.json').write_text(json.dumps(config))
+  notes = hugging_face.read(tmp_path / 'out', tmp_path / 'back')
+  assert notes == ["Assumed: T5's model, as config.json describes it."]
+  read = _read(tmp_path / 'back')
+  assert int(read.pop('global_step')) == 0
+  with harness.Model([str(tmp_path / 'back' / 'operative_config.gin')]) as m:
+    found, _ = m.bitransformer.call_simple(
+        m.ids(SOURCE), m.ids(TARGETS), compute_loss=False, mode='eval',
+        encoder_sequence_id=m.ids(SEGMENTS),
+        decoder_sequence_id=m.ids(TARGET_SEGMENTS))
+    found, = m.run([found], read)
+  np.testing.assert_allclose(found, logits, rtol=0, atol=1e-5)
+  assert {*read} == {*weights}
+
+
+def _edit(folder, change):
+  """Writes the checkpoint again, with other weights or another gin."""
+  weights = {name: array for name, array in _read(folder).items()}
+  change(weights)
+  for path in folder.glob('model.ckpt-7*'):
+    path.unlink()
+  checkpoints.write(str(folder / 'model.ckpt-7'), [weights])
+
+
+def _break(name):
+  first = 'encoder/block_000/layer_000/LightConv/wi'
+
+  def breaks(folder, monkeypatch):
+    gin_file = folder / 'operative_config.gin'
+    if name == 'missing':
+      _edit(folder, lambda weights: weights.pop(first))
+    elif name == 'reshaped':
+      _edit(folder, lambda weights: weights.update({
+          first: np.zeros((3, 16), 'f4')}))
+    elif name == 'unknown':
+      _edit(folder, lambda weights: weights.update({'x': np.zeros(3, 'f4')}))
+    elif name == 'mixed':
+      _edit(folder, lambda weights: weights.update({
+          first: weights[first].astype(tf.bfloat16.as_numpy_dtype)}))
+    elif name == 'no checkpoint':
+      (folder / 'checkpoint').unlink()
+    elif name == 'cut short':
+      data, = folder.glob('*.data-*')
+      os.truncate(data, 100)
+    elif name == 'wrong bytes':
+      data, = folder.glob('*.data-*')
+      data.write_bytes(bytes(data.stat().st_size))
+    elif name == 'no gin':
+      gin_file.unlink()
+    elif name == 'no model':
+      gin_file.write_text('d_model = ')
+    elif name == 'another layer':
+      gin_file.write_text(gin_file.read_text().replace(
+          '@transformer_layers.DenseReluDense', '@transformer_layers.ConvLayer'
+      ).replace('@mesh_tensorflow.transformer.transformer_layers.DenseReluDense',
+                '@transformer_layers.ParallelLayer'))
+    elif name == 'vocabulary':
+      (folder / 'record.json').write_text(json.dumps({'starts': [{
+          'vocabulary': {'path': '/no', 'sha256': 'abc', 'size': 350}}]}))
+    elif name == 'out exists':
+      (folder / 'out').mkdir()
+      (folder / 'out' / 'kept').touch()
+    elif name == 'no torch':
+      monkeypatch.setitem(sys.modules, 'torch', None)
+    elif name == 'disk full':
+      def full(*unused_args, **unused_kwargs):
+        raise OSError(28, 'No space left on device')
+      monkeypatch.setattr(shutil, 'copyfile', full)
+  return breaks
+
+
+@pytest.mark.parametrize('name, message', [
+    ('missing', 'encoder/block_000/layer_000/LightConv/wi in DIR/model.ckpt-7 '
+     'is missing: expected shape [16, 16]'),
+    ('reshaped', 'encoder/block_000/layer_000/LightConv/wi in DIR/model.ckpt-7 '
+     'has shape [3, 16]: expected shape [16, 16]'),
+    ('unknown', 'DIR/model.ckpt-7 has a variable x, which its model does not'),
+    ('mixed', 'DIR/model.ckpt-7 has variables of bfloat16 and float32: '),
+    ('no checkpoint', 'DIR holds no checkpoint: expected a folder with '),
+    ('cut short', 'checkpoint: DIR/model.ckpt-7.data-* is cut short (100 of '),
+    ('wrong bytes', 'DIR/model.ckpt-7 cannot be read at '),
+    ('no gin', 'DIR/model.ckpt-7 has no operative_config.gin and no variable '
+     'encoder/block_000/layer_000/SelfAttention/relative_attention_bias, '),
+    ('no model', 'DIR/operative_config.gin describes no encoder-decoder: '),
+    ('another layer', 'DIR/operative_config.gin: encoder/block_000/layer_001/'
+     'ParallelLayer has no PyTorch twin: expected one of LightConv, '),
+    ('vocabulary', 'DIR was trained with the vocabulary /no (sha256 abc), '),
+    ('out exists', 'DIR/out must be a new or an empty folder of this machine'),
+    ('no torch', "no package torch: pip install 'mtf_conv[torch]' brings "),
+    ('disk full', 'DIR/out cannot be written: [Errno 28] No space left'),
+])
+def test_what_is_wrong_is_told_in_one_line(
+    name, message, made, tmp_path, monkeypatch, capsys):
+  folder = tmp_path / 'in'
+  shutil.copytree(made('lightconv')[0], folder)
+  _break(name)(folder, monkeypatch)
+  before = sorted(folder.rglob('*'))
+  _fails(['--to=hf', str(folder), str(folder / 'out')],
+         message.replace('DIR', str(folder)), monkeypatch, capsys)
+  assert sorted(folder.rglob('*')) == before
+
+
+def _fails(args, message, monkeypatch, capsys):
+  monkeypatch.setattr(command_line, 'quiet', lambda: None)
+  capsys.readouterr()
+  assert cli.main(['mtf_conv', 'convert', *args]) == 1
+  shown = capsys.readouterr()
+  assert not shown.out
+  assert shown.err.startswith(f'mtf_conv convert: {message}')
+  assert shown.err.count('\n') == 1
+
+
+@pytest.mark.parametrize('name, message', [
+    ('no config', "DIR is no folder of Hugging Face's: config.json: "),
+    ('bert', "DIR holds a 'bert': expected one of ['mtf_conv', 't5']"),
+    ('no gin', 'DIR/operative_config.gin is missing: expected the one that '),
+    ('cut short', 'DIR cannot be read: '),
+    ('missing', 'DIR: missing keys: shared.weight'),
+    ('resized', 'DIR has 351 embeddings: expected a multiple of 128, '),
+])
+def test_what_is_wrong_on_the_way_back_is_told_in_one_line(
+    name, message, made, tmp_path, monkeypatch, capsys):
+  folder = tmp_path / 'out'
+  hugging_face.write(made('lightconv')[0], folder)
+  config = folder / 'config.json'
+  if name == 'no config':
+    config.unlink()
+  elif name == 'bert':
+    config.write_text('{"model_type": "bert"}')
+  elif name == 'no gin':
+    (folder / 'operative_config.gin').unlink()
+  elif name == 'cut short':
+    os.truncate(folder / 'model.safetensors', 1000)
+  elif name == 'missing':
+    safetensors = pytest.importorskip('safetensors.torch')
+    weights = safetensors.load_file(folder / 'model.safetensors')
+    del weights['shared.weight']
+    safetensors.save_file(weights, folder / 'model.safetensors',
+                          {'format': 'pt'})
+  elif name == 'resized':
+    loaded = _load(folder)
+    loaded.resize_token_embeddings(351)
+    loaded.save_pretrained(folder)
+  _fails(['--to=mtf', str(folder), str(tmp_path / 'back')],
+         message.replace('DIR', str(folder)), monkeypatch, capsys)
+  assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+PAGE = 'docs/pytorch.md'
+
+
+def _run_block(language, text, namespace):
+  """Runs a block of the page here, where all is imported."""
+  if language == 'python':
+    exec(compile(text, PAGE, 'exec'), namespace)
+  for line in text.splitlines() if language == 'sh' else ():
+    program, *words = shlex.split(line)
+    if program == 'mtf_conv':
+      assert cli.main([program, *words]) == 0
+    else:
+      assert program == 'python'
+      with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', words)
+        runpy.run_path(words[0], run_name='__main__')
+
+
+def test_the_page_does_what_it_says(made, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(command_line, 'quiet', lambda: None)
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(made('lightconv')[0], 'runs/demo')
+  (tmp_path / 'questions.tsv').write_text(''.join(
+      f'what is {word}\tba\n' for word in tiny_vocabulary.words(40)))
+  namespace = {}
+  for heading in ('Out of Mesh TensorFlow', 'Load and decode', 'Train on',
+                  'Back into Mesh TensorFlow'):
+    found = pages.blocks(PAGE, heading)
+    assert found
+    paths = pages.write_files(found, '.')
+    for language, text in found:
+      if not any(text.startswith(f'# {path}') for path in paths):
+        _run_block(language, text, namespace)
+  assert len(namespace['answers']) == 2
+  tuned = _load('demo_tuned')
+  tokenizer = namespace['tokenizer']
+  answers = tuned.generate(**tokenizer(['what is koro'], return_tensors='pt'))
+  assert tokenizer.batch_decode(answers, skip_special_tokens=True) == ['ba']
+  np.testing.assert_array_equal(
+      _read('runs/tuned')['shared/embedding'],
+      tuned.shared.weight.detach().numpy())
+  # The table of names, held against the rule.
+  scopes = tuned.config.mtf['scopes']
+  rows = re.findall(r'^\| `(\w+\..*\.?\w+)` \| `(.*)` \|$',
+                    (pages.ROOT / PAGE).read_text(), re.M)
+  assert len(rows) == 8
+  for parameter, variable in rows:
+    assert names.of_variable(
+        parameter, scopes, ('rms_norm', 'rms_norm'))[0] == variable

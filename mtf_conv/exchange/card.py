@@ -65,8 +65,8 @@ def _layers(config):
   if config.model_type == 't5':
     return (f'T5 of {config.num_layers} + {config.num_decoder_layers} blocks, '
             f'd_model {config.d_model}')
-  kinds = {layer['layer']: None for blocks in (
-      config.encoder_blocks, config.decoder_blocks)
-           for block in blocks for layer in block}
-  return (f'T5 with {" and ".join(kinds)}, {len(config.encoder_blocks)} + '
-          f'{len(config.decoder_blocks)} blocks, d_model {config.d_model}')
+  mixers = [block[0]['layer'] for blocks in (
+      config.encoder_blocks, config.decoder_blocks) for block in blocks]
+  return (f'T5 with {" and ".join(dict.fromkeys(mixers))}, '
+          f'{len(config.encoder_blocks)} + {len(config.decoder_blocks)} '
+          f'blocks, d_model {config.d_model}')

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from sentencepiece import sentencepiece_model_pb2
 
 from mtf_conv import vocabulary
-from mtf_conv.base import errors, files
+from mtf_conv.base import errors, files, gin_values
 from mtf_conv.exchange import card, description, names
 from mtf_conv.model_dir import checkpoints, record
 
@@ -45,7 +45,12 @@ def write(path, out_dir, own_code=False):
       checkpoint of a model that PyTorch has a twin of.
   """
   torch = libraries()
+  import safetensors
   prefix = checkpoints.resolved(str(path).rstrip('/'))
+  if not tf.io.gfile.exists(f'{prefix}.index'):
+    raise errors.UserError(
+        f'{path} holds no checkpoint: expected a folder with a file named '
+        'checkpoint, or a path such as DIR/model.ckpt-1000')
   checkpoints.require_whole(prefix, 'checkpoint')
   folder = os.path.dirname(prefix) or '.'
   reader = tf.train.load_checkpoint(prefix)
@@ -75,16 +80,16 @@ def write(path, out_dir, own_code=False):
   if not described.tied:  # transformers 5 has tied it.
     model.lm_head.weight = torch.nn.Parameter(weights['lm_head.weight'])
     model.config.tie_word_embeddings = False
-  model.generation_config = _generation_config(gin_file)
+  model.generation_config = _generation_config(gin_file is not None)
   try:
     with files.new_folder(out_dir) as new:
       model.save_pretrained(new)
-      _write_tokenizer(new, spiece, extra_ids)
+      write_tokenizer(new, spiece, extra_ids)
       if gin_file:
         tf.io.gfile.copy(gin_file, str(new / _GIN_FILES[0]))
       (new / 'README.md').write_text(
           card.text(new, folder, model.config, prefix), encoding='utf-8')
-  except OSError as error:
+  except (OSError, safetensors.SafetensorError) as error:
     raise errors.UserError(f'{out_dir} cannot be written: {error}') from error
   notes = ['Not kept: the slots of the optimizer.']
   if not gin_file:
@@ -228,12 +233,14 @@ def libraries():
   """Returns torch; raises errors.UserError where it is not installed."""
   try:
     import torch
-    import transformers  # noqa: F401
-    return torch
+    import transformers
   except ImportError as error:
     raise errors.UserError(
         f"no package {error.name}: pip install 'mtf_conv[torch]' brings "
         'PyTorch and transformers') from error
+  transformers.logging.set_verbosity_error()
+  transformers.logging.disable_progress_bar()
+  return torch
 
 
 def _model(described, vocab_size, own_code):
@@ -314,7 +321,11 @@ def _weights(model, reader, shapes, prefix):
         f'{prefix} has a variable {unknown[0]}, which its model does not have')
   weights = {}
   for name, (variable, _, transposed) in expected.items():
-    array = reader.get_tensor(variable).astype(np.float32)
+    try:
+      array = reader.get_tensor(variable).astype(np.float32)
+    except tf.errors.OpError as error:
+      raise errors.UserError(
+          f'{prefix} cannot be read at {variable}: {error.message}') from error
     weights[name] = torch.from_numpy(
         np.ascontiguousarray(array.T if transposed else array))
   return weights
@@ -355,8 +366,14 @@ def _vocabulary(folder, vocab_size):
   return path, extra_ids
 
 
-def _write_tokenizer(folder, spiece, extra_ids):
-  """Writes the files of transformers' T5Tokenizer."""
+def write_tokenizer(folder, spiece, extra_ids):
+  """Writes the files of transformers' T5Tokenizer.
+
+  Args:
+    folder: a pathlib.Path.
+    spiece: the path of a SentencePiece model.
+    extra_ids: the number of sentinels.
+  """
   import transformers
   shutil.copyfile(spiece, folder / 'spiece.model')
   tokenizer = transformers.T5Tokenizer.from_pretrained(
@@ -364,16 +381,10 @@ def _write_tokenizer(folder, spiece, extra_ids):
   tokenizer.save_pretrained(folder)
 
 
-def _generation_config(gin_file):
+def _generation_config(has_gin):
   """How `generate` decodes unless told otherwise: greedily, as T5 does."""
   import transformers
-  length = _DECODED
-  if gin_file:
-    with tf.io.gfile.GFile(gin_file) as f:
-      bound = re.search(
-          r"^utils\.run\.sequence_length = .*?'targets': (\d+)", f.read(),
-          re.M | re.S)
-    length = int(bound.group(1)) if bound else length
+  lengths = has_gin and gin_values.bound('utils.run.sequence_length') or {}
   return transformers.GenerationConfig(
       pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
-      max_new_tokens=length)
+      max_new_tokens=lengths.get('targets', _DECODED))

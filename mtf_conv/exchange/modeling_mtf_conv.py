@@ -632,7 +632,8 @@ class MtfConvForConditionalGeneration(PreTrainedModel, GenerationMixin):
   def forward(self, input_ids=None, attention_mask=None, decoder_input_ids=None,
               decoder_attention_mask=None, encoder_outputs=None, labels=None,
               segment_ids=None, decoder_segment_ids=None, past_key_values=None,
-              cache=None, use_cache=None, return_dict=True, **unused_kwargs):
+              cache=None, use_cache=None, num_items_in_batch=None,
+              return_dict=True, **unused_kwargs):
     """Computes logits, and a loss where there are labels.
 
     Args:
@@ -650,6 +651,8 @@ class MtfConvForConditionalGeneration(PreTrainedModel, GenerationMixin):
       past_key_values: a DecodingState, which is moved on.
       cache: the same, under its later name.
       use_cache: whether to begin a DecodingState where none is given.
+      num_items_in_batch: what the sum over the labels is divided by; None for
+        their number. transformers' Trainer gives it when it adds up gradients.
       return_dict: whether a Seq2SeqLMOutput is returned or a tuple.
       **unused_kwargs: what transformers passes to any model.
 
@@ -675,7 +678,10 @@ class MtfConvForConditionalGeneration(PreTrainedModel, GenerationMixin):
     loss = None
     if labels is not None:
       labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
-      loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+      count = ((labels != -100).sum() if num_items_in_batch is None
+               else num_items_in_batch)
+      loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(),
+                             reduction='sum') / count
     output = Seq2SeqLMOutput(
         loss=loss, logits=logits, encoder_last_hidden_state=encoder_outputs[0],
         **{_STATE: state})
