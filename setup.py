@@ -50,6 +50,13 @@ setuptools.setup(
         'tqdm',
     ],
     extras_require={
+        # For mtf_conv convert --to=hf and its way back, and nothing else.
+        'torch': [
+            'accelerate',  # transformers' Trainer needs it.
+            'safetensors',
+            'torch>=2.2',
+            'transformers>=4.57',
+        ],
         'test': [
             'hypothesis',
             'pdoc<16',  # Later ones need Python 3.10.

@@ -16,7 +16,7 @@ VERBS = {
     'list': 'the models, tasks and gin files there are',
     'doctor': 'what is installed, found and missing, and how to mend it',
     'prepare': "a task's data, from raw files or from the network",
-    'convert': "the authors' checkpoints, for the layers of this package",
+    'convert': "checkpoints into PyTorch and back; the authors' into ours",
     'replicate': "the paper's grid: plan it, run it, see how it stands",
     'report': "Table 2 of a grid beside the paper's, as pages and tables",
     'check': 'whether a mixer may be trained: causality, packing, ...',

@@ -130,6 +130,17 @@ class GatedConv(mixer.GatedMixer):
                   else conv.centred_offsets)
     return offsets_fn(*self.taps(context))
 
+  def settings(self, context):
+    """Returns what this layer of a stack computes: arguments by name."""
+    filter_size, dilation_rate = self.taps(context)
+    return {
+        'num_heads': self.heads_dim.size, 'd_kv': self.d_kv_dim.size,
+        'filter_size': filter_size, 'dilation_rate': dilation_rate,
+        'num_filters': self._num_filters, 'gated': self._gated,
+        'softmax': self._softmax, 'pointwise': self._pointwise,
+        'use_bias': self.use_bias,
+        'filter_dropout_rate': self._filter_dropout_rate}
+
   def conv_input(self, context, x1):
     """Returns what the convolution reads, a Tensor of the shape of x1."""
     del context

@@ -227,7 +227,7 @@ def test_an_empty_output_folder_is_filled(source_dir):
 
 @pytest.mark.parametrize('args, code, message', [
     (['--to=lightcov', 'in', 'out'], 2, "unknown --to 'lightcov': choose from "
-     "lightconv, dynamicconv; did you mean 'lightconv'?"),
+     "lightconv, dynamicconv, hf, mtf; did you mean 'lightconv'?"),
     (['--to=lightconv', 'in', 'out', '--head=4'], 2, "unknown flag '--head'"),
     (['--to=lightconv', 'in', 'out', '--num_heads=x'], 2,
      "argument --num_heads: invalid int value: 'x'"),

@@ -3,9 +3,13 @@
 import contextlib
 import hashlib
 import os
+import pathlib
+import tempfile
 import time
 
 import portalocker
+
+from mtf_conv.base import errors
 
 _POLL_SECONDS = 0.1
 
@@ -41,6 +45,34 @@ def _open(path, mode):
     from tensorflow.io import gfile  # Slow to import, and knows buckets.
     return gfile.GFile(path, mode)
   return open(path, mode)
+
+
+@contextlib.contextmanager
+def new_folder(path):
+  """Makes a folder that has its name when it is whole, and not before.
+
+  Args:
+    path: a folder of this machine that does not exist yet, or is empty.
+
+  Yields:
+    A pathlib.Path, where its files are to be written.
+
+  Raises:
+    errors.UserError: the path holds something; nothing was written.
+  """
+  if is_remote(path) or os.path.isfile(path) or (
+      os.path.isdir(path) and os.listdir(path)):
+    raise errors.UserError(
+        f'{path} must be a new or an empty folder of this machine: nothing '
+        'was written')
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+      prefix=f'{path.name}.', dir=path.parent) as unfinished:
+    folder = pathlib.Path(unfinished, 'finished')
+    folder.mkdir()
+    yield folder
+    folder.rename(path)
 
 
 def sha256(*paths) -> str:

@@ -72,12 +72,14 @@ def kind(path) -> str:
   return title(path).split('.')[0]
 
 
-def parse(paths, bindings=()):
+def parse(paths, bindings=(), skip_unknown=False):
   """Parses gin files as T5's main does: unknown names are errors.
 
   Args:
     paths: gin files, relative to the folders of T5 and of this package.
     bindings: what comes after them.
+    skip_unknown: whether they are left out instead, as of a file that another
+      program has written.
   """
   gin.clear_config()
   for module in (mesh_tensorflow.transformer, t5.models):
@@ -91,7 +93,7 @@ def parse(paths, bindings=()):
   try:
     gin.parse_config_files_and_bindings(
         ['defaults.gin', *paths], ['dropout_rate = 0.0', *bindings],
-        finalize_config=False)
+        finalize_config=False, skip_unknown=skip_unknown)
   finally:
     root.removeFilter(_is_no_search)
 

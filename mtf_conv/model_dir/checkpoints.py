@@ -65,18 +65,15 @@ def go_back(model_dir):
   prefixes = _by_step(model_dir)
   if named:
     prefixes = {step: prefix for step, prefix in prefixes.items()
-                if step < _step(named)}
-    prefixes[_step(named)] = named
+                if step < step_of(named)}
+    prefixes[step_of(named)] = named
   elif prefixes:
     terminal.say(f'{model_dir}/checkpoint names no checkpoint: looking for '
                  'the last one.')
   else:
     return
   steps = _whole_steps(model_dir, prefixes)
-  names = [os.path.basename(prefixes[step]) for step in steps]
-  files.write_whole(os.path.join(model_dir, 'checkpoint'), ''.join(
-      [f'model_checkpoint_path: "{names[-1]}"\n'] +
-      [f'all_model_checkpoint_paths: "{name}"\n' for name in names]))
+  _name_as_last([prefixes[step] for step in steps])
 
 
 def steps_to_read(model_dir, wanted):
@@ -129,6 +126,39 @@ def require_whole(prefix, parameter):
   raise errors.UserError(f'{parameter}: {problem}{choose}')
 
 
+def write(prefix, parts):
+  """Writes a checkpoint, and names it as the last one of its folder.
+
+  Args:
+    prefix: its path, such as DIR/model.ckpt-1000, in a folder of this machine.
+    parts: yields dicts of arrays by name; one dict at a time is in memory.
+  """
+  written = []
+  for part in parts:
+    written.append(f'{prefix}.part-{len(written)}')
+    with tf.Graph().as_default(), tf.Session() as session:
+      values = [tf.placeholder(array.dtype, array.shape)
+                for array in part.values()]
+      save = tf.raw_ops.SaveV2(
+          prefix=written[-1], tensor_names=list(part),
+          shape_and_slices=[''] * len(part), tensors=values)
+      session.run(save, dict(zip(values, part.values())))
+  with tf.Graph().as_default(), tf.Session() as session:
+    session.run(tf.raw_ops.MergeV2Checkpoints(
+        checkpoint_prefixes=written, destination_prefix=prefix,
+        delete_old_dirs=False))
+  _name_as_last([prefix])
+
+
+def _name_as_last(prefixes):
+  """Writes the file `checkpoint`, the last of prefixes as the last one."""
+  names = [os.path.basename(prefix) for prefix in prefixes]
+  files.write_whole(
+      os.path.join(os.path.dirname(prefixes[-1]), 'checkpoint'), ''.join(
+          [f'model_checkpoint_path: "{names[-1]}"\n'] +
+          [f'all_model_checkpoint_paths: "{name}"\n' for name in names]))
+
+
 def _whole_steps(model_dir, prefixes):
   """The steps of those that are whole, a line for each that is not."""
   problems = {step: defect(prefix) for step, prefix in prefixes.items()}
@@ -173,7 +203,7 @@ def _by_step(model_dir):
           for step in steps}
 
 
-def _step(prefix):
-  """The step in a checkpoint's name, 0 if there is none."""
+def step_of(prefix):
+  """Returns the step in a checkpoint's name, 0 if there is none."""
   number = re.search(r'-(\d+)$', prefix)
   return int(number.group(1)) if number else 0

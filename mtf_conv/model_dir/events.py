@@ -56,6 +56,30 @@ def scores(model_dir, task, metric='accuracy', split='validation'):
                  f'eval/{task}/{metric}')
 
 
+def evaluation(model_dir, step, split='validation'):
+  """Reads all scores that T5's eval mode gave a checkpoint.
+
+  Args:
+    model_dir: the run's folder.
+    step: of the checkpoint.
+    split: the split that was evaluated.
+
+  Returns:
+    A dict from names such as 'trec/accuracy' to numbers.
+  """
+  found = {}
+  folder = glob.escape(os.path.join(model_dir, split + '_eval'))
+  for path in sorted(tf.io.gfile.glob(os.path.join(folder, 'events.*'))):
+    try:
+      for event in tf.train.summary_iterator(path):
+        for value in event.summary.value:
+          if event.step == step and value.tag.startswith('eval/'):
+            found[value.tag[len('eval/'):]] = value.simple_value
+    except tf.errors.DataLossError:
+      pass  # As in `scalars`.
+  return found
+
+
 def losses(model_dir):
   """Reads the training loss, a pd.Series indexed by step."""
   return scalars(model_dir, 'loss')

@@ -290,7 +290,7 @@ def data():
 ROOMS = (
     ('cli', 'commands', 'pages'),
     ('report', 'replicate', 'prepare'),
-    ('testing', 'measure', 'release'),
+    ('exchange', 'testing', 'measure', 'release'),
     ('t5_main', 'evaluation', 'training', 'held_out', 'model_dir'),
     ('tasks', 'datasets', 'hardware', 'vocabulary'),
     ('released', 'layers', 'mixer', 'loss', 'embedding'),

@@ -10,14 +10,13 @@ DynamicConv of as many heads, of one channel each, as there are channels.
 """
 
 import os
-import pathlib
-import tempfile
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from mtf_conv import released
 from mtf_conv.base import errors, files
+from mtf_conv.model_dir import checkpoints
 from mtf_conv.release import released_checkpoint
 
 # The layer that a convolution becomes, by --to.
@@ -43,35 +42,20 @@ def convert(path, out_dir, to, num_heads=None):
       something or cannot be written, or because path holds no complete
       checkpoint of this kind.
   """
-  if files.is_remote(out_dir) or os.path.isfile(out_dir) or (
-      os.path.isdir(out_dir) and os.listdir(out_dir)):
-    raise errors.UserError(
-        f'{out_dir} must be a new or an empty folder of this machine: nothing '
-        'was written')
   checkpoint = released_checkpoint.Checkpoint(path, num_heads)
   model, layer = _LAYERS[checkpoint.attention_type]
   if to != model:
     raise errors.UserError(
         f'{checkpoint.prefix} holds {checkpoint.attention_type}, which is not '
         f'--to={to}: expected --to={model}')
-  checkpoint.read_all()
   notes = _notes(checkpoint)
-  out_dir = pathlib.Path(out_dir)
   name = f'model.ckpt-{checkpoint.step}'
   try:
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    # Beside out_dir, so that what is unfinished never has its name.
-    with tempfile.TemporaryDirectory(
-        prefix=f'{out_dir.name}.', dir=out_dir.parent) as unfinished:
-      folder = pathlib.Path(unfinished, 'finished')
-      folder.mkdir()
-      _write(str(folder / name), _converted(checkpoint, layer))
-      (folder / 'checkpoint').write_text(
-          f'model_checkpoint_path: "{name}"\n'
-          f'all_model_checkpoint_paths: "{name}"\n')
+    with files.new_folder(out_dir) as folder:
+      checkpoint.read_all()
+      checkpoints.write(str(folder / name), _converted(checkpoint, layer))
       (folder / 'model.gin').write_text(
           _model_gin(checkpoint, model, layer, notes))
-      folder.rename(out_dir)
   except (OSError, tf.errors.OpError) as e:
     raise errors.UserError(
         f'{out_dir} cannot be written: {str(e).splitlines()[0]}') from e
@@ -168,21 +152,3 @@ def _model_gin(checkpoint, model, layer, notes):
         for argument, value in arguments.items()),
       *(f'{stack}/{name}.filter_size = {size}'
         for stack, size in checkpoint.filter_sizes.items()), ''])
-
-
-def _write(prefix, parts):
-  """Writes dicts of arrays into one checkpoint, with one dict in memory."""
-  written = []
-  for part in parts:
-    written.append(f'{prefix}.part-{len(written)}')
-    with tf.Graph().as_default(), tf.Session() as session:
-      values = [tf.placeholder(array.dtype, array.shape)
-                for array in part.values()]
-      save = tf.raw_ops.SaveV2(
-          prefix=written[-1], tensor_names=list(part),
-          shape_and_slices=[''] * len(part), tensors=values)
-      session.run(save, dict(zip(values, part.values())))
-  with tf.Graph().as_default(), tf.Session() as session:
-    session.run(tf.raw_ops.MergeV2Checkpoints(
-        checkpoint_prefixes=written, destination_prefix=prefix,
-        delete_old_dirs=False))

@@ -1,0 +1,1 @@
+"""Checkpoints for other libraries: Hugging Face's folders, and back."""
