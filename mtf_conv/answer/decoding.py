@@ -136,7 +136,8 @@ def sample(model, inputs, noise=None, *, length, scores=False, temperature=1.0,
       chosen = mtf.slicewise(
           lambda x, u: draw(x, u, temperature, top_k, top_p),
           [logits, mtf.gather(noise, position, noise.shape.dims[-1])],
-          output_shape=rows, output_dtype=tf.int32)
+          output_shape=rows, output_dtype=tf.int32,
+          splittable_dims=rows.dims)
     if scores:
       total += mtf.to_float(alive) * mtf.gather(
           mtf.log_softmax(logits, vocab_dim), chosen, vocab_dim,
