@@ -2,10 +2,7 @@
 
 import functools
 import json
-import resource
-import signal
 
-import gin
 import mesh_tensorflow as mtf
 import mtf_harness as harness
 import numpy as np
@@ -16,7 +13,6 @@ import trained_folder
 
 from mtf_conv.answer import decoding, loop, output, records, trained, verbs
 from mtf_conv.answer import engine as engines
-from mtf_conv.base import errors
 from mtf_conv.measure import graph, models
 
 LINES = [' '.join(tiny_vocabulary.words(1 + seed % 9, seed))
@@ -95,7 +91,7 @@ def test_predict_is_t5_s_decoding_in_any_batch(plain):
   vocabulary = plain.engine()[0].vocabulary
   expected = [vocabulary.decode(row.tolist()) for row in expected]
   assert len(set(expected)) > 5
-  for batch_size in (1, 8, 64):
+  for batch_size in (1, 8):
     answers = plain.answer(verbs.Predict, LINES, batch_size=batch_size)
     assert [answer['prediction'] for answer in answers] == expected
     assert [answer['inputs'] for answer in answers] == LINES

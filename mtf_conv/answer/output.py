@@ -96,7 +96,8 @@ class Output:
     return self
 
   def __exit__(self, *exception):
-    self._stack.close()
+    with contextlib.suppress(OSError):  # A write that failed is tried again.
+      self._stack.close()
     if self.path != lines.STANDARD:
       with contextlib.suppress(OSError):
         os.remove(f'{self._partial}.lock')

@@ -132,6 +132,8 @@ def _sentencepiece(path, size):
 def _of_task():
   """Returns the vocabulary of the task that was trained."""
   name = gin_values.bound('get_vocabulary.mixture_or_task_name')
+  if name is None:
+    return vocabulary.ConfiguredVocabulary()
   try:
     features = seqio.get_mixture_or_task(name).output_features
   except ValueError as error:

@@ -105,6 +105,10 @@ class Predict(_Verb):
     self._num_return = num_return
     self._scores = scores or num_return > 1
     engine.check_length(self._length, '--decode_length', 'give a smaller one')
+    if form == 'text' and self._scores:
+      raise errors.UserError(
+          'text has one answer a line: --scores and --num_return need an '
+          '--output of .tsv or .jsonl, or --output_format')
     if beam_size > 1:
       if temperature:
         raise errors.UserError(
@@ -205,11 +209,11 @@ class Score(_Verb):
         self._ids(name, f'--classes: {name!r}', 'targets') for name in classes]
     known = {}
     for name, ids in zip(classes, self._targets):
-      other = known.setdefault(tuple(ids), name)
-      if other is not name:
+      if tuple(ids) in known:
         raise errors.UserError(
-            f'--classes: {other!r} and {name!r} are the same tokens in the '
-            "model's vocabulary")
+            f'--classes: {known[tuple(ids)]!r} and {name!r} are the same '
+            "tokens in the model's vocabulary")
+      known[tuple(ids)] = name
 
   def rows(self, record):
     """Returns the rows of a record, tuples of arrays; none if it is blank."""

@@ -19,13 +19,14 @@ VOCABULARY = 384  # 250 pieces, 100 sentinels, in parts of 128.
 STEP = 30
 
 
-def write(folder, model='lightconv', bindings=()):
+def write(folder, model='lightconv', bindings=(), change=dict.copy):
   """Writes a folder as t5_mesh_conv does.
 
   Args:
     folder: a pathlib.Path, made if need be.
     model: the name of a model that has the size tiny.
     bindings: gin bindings of the model.
+    change: a function that changes its weights, a dictionary.
 
   Returns:
     The weights, arrays by the names of variables.
@@ -38,20 +39,6 @@ def write(folder, model='lightconv', bindings=()):
   (folder / 'operative_config.gin').write_text(gin.config_str())
   (folder / 'record.json').write_text(json.dumps({'starts': [{'vocabulary': {
       'path': path, 'sha256': files.sha256(path), 'size': 350}}]}))
-  return write_checkpoint(folder, STEP)
-
-
-def write_checkpoint(folder, step, change=lambda weights: None):
-  """Writes weights of the model that gin describes.
-
-  Args:
-    folder: for model.ckpt-<step>.
-    step: an integer.
-    change: a function that changes the weights, a dictionary, before.
-
-  Returns:
-    The weights.
-  """
   with graph.Builder() as builder:
     ids = mtf.ones(builder.mesh, mtf.Shape(
         [mtf.Dimension('batch', 1), mtf.Dimension('length', 1)]), tf.int32)
@@ -68,10 +55,10 @@ def write_checkpoint(folder, step, change=lambda weights: None):
   with tf.Graph().as_default():
     variables = [tf.get_variable(name, initializer=value)
                  for name, value in weights.items()]
-    variables.append(tf.get_variable('global_step', initializer=step))
+    variables.append(tf.get_variable('global_step', initializer=STEP))
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())
       tf.train.Saver(variables).save(
-          session, os.path.join(folder, 'model.ckpt'), global_step=step)
+          session, os.path.join(folder, 'model.ckpt'), global_step=STEP)
   return weights
 
