@@ -4,7 +4,7 @@ import gzip
 import json
 import sys
 
-from mtf_conv.base import errors
+from mtf_conv.base import errors, files
 
 STANDARD = '-'  # The path that stands for standard input or output.
 
@@ -44,7 +44,7 @@ def read(path):
 def _open(path):
   if path == STANDARD:
     return open(sys.stdin.fileno(), 'rb', closefd=False)
-  return (gzip.open if path.endswith('.gz') else open)(path, 'rb')
+  return (gzip.open if path.endswith('.gz') else files.opened)(path, 'rb')
 
 
 def json_object(line, names, place):

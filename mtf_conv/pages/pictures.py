@@ -292,7 +292,7 @@ ROOMS = (
     ('report', 'replicate', 'prepare'),
     ('answer', 'testing', 'measure', 'release'),
     ('t5_main', 'evaluation', 'training', 'model_dir'),
-    ('tasks', 'datasets', 'hardware', 'vocabulary'),
+    ('tasks', 'datasets', 'hardware', 't5_patches', 'vocabulary'),
     ('released', 'layers', 'mixer', 'loss', 'embedding'),
     ('conv', 'conv_lowerings'),
     ('base', 'compat'),
