@@ -55,7 +55,8 @@ def write(folder, model='lightconv', bindings=(), change=dict.copy):
   with tf.Graph().as_default():
     variables = [tf.get_variable(name, initializer=value)
                  for name, value in weights.items()]
-    variables.append(tf.get_variable('global_step', initializer=STEP))
+    variables.append(tf.get_variable(
+        'global_step', initializer=tf.constant(STEP, tf.int64)))
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())
       tf.train.Saver(variables).save(
