@@ -90,7 +90,7 @@ def test_the_model_api_writes_text(model, tmp_path):
                 temperature=0.0, vocabulary=vocabulary)
   answers = (tmp_path / 'out-30').read_text().splitlines()
   assert len(answers) == 5 and not any(a.startswith("b'") for a in answers)
-  scores, _, texts = model.score(
+  scores, texts = model.score(
       str(tmp_path / 'in.txt'), str(tmp_path / 'targets.txt'),
       scores_file=str(tmp_path / 'out'), vocabulary=vocabulary)
   assert texts == LINES and np.all(np.array(scores) < 0)

@@ -33,7 +33,7 @@ def test_from_a_table_to_answers(run, tmp_path):
   assert 'eval/my_table/accuracy at step 150: ' in printed
   assert _lines(tmp_path / 'out.txt') == ['dog', '', 'cat']
   beams = [json.loads(line) for line in _lines(tmp_path / 'beams.jsonl')]
-  assert [beam['predictions'][:1] for beam in beams] == [['dog'], [], ['cat']]
+  assert [beam['predictions'][:1] for beam in beams] == [['dog'], [''], ['cat']]
   assert all(beam['scores'] == sorted(beam['scores'], reverse=True)
              for beam in beams)
   rows = [line.split('\t') for line in _lines(tmp_path / 'scores.tsv')]
