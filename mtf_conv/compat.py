@@ -9,6 +9,8 @@ acts when these are imported:
 * t5.models.hf_model: `t5.models` imports it, and it needs torch and
   transformers, which the Mesh TensorFlow models do not. Where these are not
   installed, a stand-in takes its place whose use is an error that says so.
+* mesh_tensorflow.transformer.utils and t5.models.utils: t5_patches puts right
+  what they read and write as text.
 """
 
 import importlib.abc
@@ -73,6 +75,25 @@ class _HfModelLoader(importlib.abc.Loader):
     module.HfPyTorchModel = _HfPyTorchModel
 
 
+# A module, and the function that is given it when it has been imported.
+_PATCHED = {'mesh_tensorflow.transformer.utils': 'patch_mesh_tensorflow',
+            't5.models.utils': 'patch_t5'}
+
+
+def _patch(module):
+  patches = importlib.import_module('mtf_conv.t5_patches')
+  getattr(patches, _PATCHED[module.__name__])(module)
+
+
+class _PatchingLoader(importlib.machinery.SourceFileLoader):
+  """Loads a module, and patches it."""
+
+  def exec_module(self, module):
+    """Fills the module."""
+    super().exec_module(module)
+    _patch(module)
+
+
 class _Finder(importlib.abc.MetaPathFinder):
   """Acts before mesh_tensorflow is found; finds t5.models.hf_model."""
 
@@ -83,6 +104,10 @@ class _Finder(importlib.abc.MetaPathFinder):
     if fullname == 't5.models.hf_model' and not all(
         importlib.util.find_spec(name) for name in ('torch', 'transformers')):
       return importlib.machinery.ModuleSpec(fullname, _HfModelLoader())
+    if fullname in _PATCHED:
+      spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+      spec.loader = _PatchingLoader(fullname, spec.origin)
+      return spec
     return None
 
 
@@ -90,3 +115,6 @@ def install():
   """Installs the finder; safe to call again."""
   if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
     sys.meta_path.insert(0, _Finder())
+    for name in _PATCHED:
+      if name in sys.modules:
+        _patch(sys.modules[name])

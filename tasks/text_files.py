@@ -14,9 +14,7 @@ Each may be compressed (`.gz`). The text must be UTF-8.
 """
 
 import glob
-import gzip
 import itertools
-import json
 import os
 import re
 
@@ -24,7 +22,7 @@ import gin
 import seqio
 import tensorflow as tf
 
-from mtf_conv.base import errors
+from mtf_conv.base import errors, lines
 
 MAX_CHARACTERS = 65536
 # Opening files one by one in tf.data costs more than reading small ones.
@@ -32,24 +30,6 @@ _MAX_GROUPS = 256
 _BATCH = 32  # Documents in one call from tf.data, which costs much itself.
 _SHUFFLE_BUFFER = 1024  # Documents; at most MAX_CHARACTERS each.
 _ARTICLE = re.compile(r'\s*= [^=].* =\s*$')
-
-
-def _lines(path):
-  """Yields (number, line) from a text file, line ends removed."""
-  opened = gzip.open if path.endswith('.gz') else open
-  number = 0
-  try:
-    with opened(path, 'rb') as f:
-      for number, line in enumerate(f, start=1):
-        encoding = 'utf-8-sig' if number == 1 else 'utf-8'
-        yield number, line.decode(encoding).rstrip('\r\n')
-  except UnicodeDecodeError as error:
-    raise errors.UserError(
-        f'{path}:{number}: not UTF-8: byte 0x{error.object[error.start]:02x} '
-        f'at column {error.start + 1}') from error
-  except (OSError, EOFError) as error:
-    raise errors.UserError(f'{path}: cannot be read after line {number}: '
-                           f'{error}') from error
 
 
 def _documents(path, starts, ends):
@@ -64,7 +44,7 @@ def _documents(path, starts, ends):
     Strings of about MAX_CHARACTERS at most: lines are never cut.
   """
   document, characters = [], 0
-  for _, line in _lines(path):
+  for _, line in lines.read(path):
     if (starts(line) or ends(line)
         or characters + len(line) > MAX_CHARACTERS):
       yield '\n'.join(document)
@@ -86,25 +66,10 @@ def _read_tokens(path):
 
 def _read_jsonl(path):
   """Yields the field `text` of each line."""
-  for number, line in _lines(path):
+  for number, line in lines.read(path):
     if not line.strip():
       continue
-    try:
-      record = json.loads(line)
-    except ValueError as error:
-      raise errors.UserError(f'{path}:{number}: not JSON: {error}') from error
-    if not isinstance(record, dict):
-      raise errors.UserError(
-          f"{path}:{number}: expected an object with the field 'text', found "
-          f'{type(record).__name__}')
-    if 'text' not in record:
-      raise errors.UserError(
-          f"{path}:{number}: no field 'text' among {sorted(record)}")
-    if not isinstance(record['text'], str):
-      raise errors.UserError(
-          f"{path}:{number}: the field 'text' must be a string, found "
-          f'{type(record["text"]).__name__}')
-    yield record['text']
+    yield lines.json_object(line, ['text'], f'{path}:{number}')['text']
 
 
 _READERS = {'.txt': _read_txt, '.tokens': _read_tokens,

@@ -29,7 +29,7 @@ def write_whole(path, content):
   mode = 'wb' if isinstance(content, bytes) else 'w'
   if is_remote(path):
     from tensorflow.io import gfile
-    with _open(f'{path}.new', mode) as f:
+    with opened(f'{path}.new', mode) as f:
       f.write(content)
     gfile.rename(f'{path}.new', path, overwrite=True)
     return
@@ -40,7 +40,8 @@ def write_whole(path, content):
   os.replace(partial, path)
 
 
-def _open(path, mode):
+def opened(path, mode):
+  """Opens a file, which may be in a bucket."""
   if is_remote(path):
     from tensorflow.io import gfile  # Slow to import, and knows buckets.
     return gfile.GFile(path, mode)
@@ -79,7 +80,7 @@ def sha256(*paths) -> str:
   """Returns the sha256 of files, joined, in hexadecimal digits."""
   digest = hashlib.sha256()
   for path in paths:
-    with _open(path, 'rb') as f:
+    with opened(path, 'rb') as f:
       while chunk := f.read(1 << 20):
         digest.update(chunk)
   return digest.hexdigest()

@@ -290,14 +290,14 @@ def data():
 ROOMS = (
     ('cli', 'commands', 'pages'),
     ('report', 'replicate', 'prepare'),
-    ('exchange', 'testing', 'measure', 'release'),
+    ('answer', 'exchange', 'testing', 'measure', 'release'),
     ('t5_main', 'evaluation', 'training', 'held_out', 'model_dir'),
-    ('tasks', 'datasets', 'hardware', 'vocabulary'),
+    ('tasks', 'datasets', 'hardware', 't5_patches', 'vocabulary'),
     ('released', 'layers', 'mixer', 'loss', 'embedding'),
     ('conv', 'conv_lowerings'),
     ('base', 'compat'),
 )
-_ROWS = ('what is typed', "the paper's grid", 'counted and checked',
+_ROWS = ('what is typed', "the paper's grid", 'counted, checked, asked',
          "T5's main, and its runs", 'what a run is made of', 'what gin names',
          'the operation', 'what all use')
 
