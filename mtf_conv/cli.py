@@ -16,6 +16,7 @@ VERBS = {
     'list': 'the models, tasks and gin files there are',
     'doctor': 'what is installed, found and missing, and how to mend it',
     'prepare': "a task's data, from raw files or from the network",
+    'train_vocabulary': 'a SentencePiece model of your own text, for T5',
     'convert': "the authors' checkpoints, for the layers of this package",
     'replicate': "the paper's grid: plan it, run it, see how it stands",
     'report': "Table 2 of a grid beside the paper's, as pages and tables",

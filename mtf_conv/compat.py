@@ -3,6 +3,8 @@
 `import mtf_conv` installs two finders of modules, which import nothing
 themselves. The first one acts when these are imported:
 
+* tensorflow: 2.20 and later write what they find out to standard error whatever
+  TF_CPP_MIN_LOG_LEVEL says. Where it is set they do not.
 * mesh_tensorflow: the versions of Python, TensorFlow and what TensorFlow needs
   are looked at. Version 0.1.21 reads `register_tensor_conversion_function` from
   a private module of TensorFlow, from which 2.13 took it out. It is put back.
@@ -17,11 +19,15 @@ The last one is asked for modules that no other finder has:
 * editdistance: T5 and SeqIO import it, and it has no wheel for Python 3.13.
 """
 
+import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
+import re
 import sys
+import tempfile
 from importlib import metadata
 
 from mtf_conv.base import errors, terminal
@@ -112,6 +118,42 @@ def require_what_tensorflow_needs():
           raise errors.UserError(
               f'{tensorflow} {metadata.version(tensorflow)} needs {wanted}, '
               f'and this is {needed.name} {version}: pip install "{wanted}"')
+
+
+_FOUND_OUT = re.compile(rb'WARNING: All log messages before absl::|I\d{4} ')
+
+
+@contextlib.contextmanager
+def _without_what_it_finds_out():
+  """Keeps standard error, C++'s too, and lets the rest of it through."""
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with tempfile.TemporaryFile() as written:
+    os.dup2(written.fileno(), 2)
+    try:
+      yield
+    finally:
+      sys.stderr.flush()
+      os.dup2(kept, 2)
+      os.close(kept)
+      written.seek(0)
+      for line in written:
+        if not _FOUND_OUT.match(line):
+          os.write(2, line)
+
+
+def _tensorflow_spec():
+  """Returns TensorFlow's spec, which runs it as TF_CPP_MIN_LOG_LEVEL says."""
+  spec = importlib.machinery.PathFinder.find_spec('tensorflow')
+  if spec and os.environ.get('TF_CPP_MIN_LOG_LEVEL', '0') != '0':
+    run = spec.loader.exec_module
+
+    def exec_module(module):
+      with _without_what_it_finds_out():
+        run(module)
+
+    spec.loader.exec_module = exec_module
+  return spec
 
 
 def _before_mesh_tensorflow():
@@ -210,10 +252,12 @@ class _Loader(importlib.abc.Loader):
 
 
 class _First(importlib.abc.MetaPathFinder):
-  """Acts before mesh_tensorflow is found; finds t5.models.hf_model."""
+  """Acts before the modules at the top of this page are found."""
 
   def find_spec(self, fullname, path=None, target=None):
-    """Returns a spec for the stand-in only."""
+    """Returns a spec for TensorFlow and for the stand-in only."""
+    if fullname == 'tensorflow':
+      return _tensorflow_spec()
     if fullname == 'mesh_tensorflow':
       _before_mesh_tensorflow()
     if fullname == 't5.models.hf_model' and not all(

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from importlib import metadata
 
@@ -67,6 +68,17 @@ def test_libraries_that_tensorflow_cannot_use(
 
 def test_libraries_that_are_installed_fit():
   compat.require_what_tensorflow_needs()
+
+
+def test_what_tensorflow_finds_out_is_not_for_the_terminal(capfd):
+  lines = ['WARNING: All log messages before absl::InitializeLog() is called',
+           'I0000 00:00:1795756902.669594    4032 port.cc:153] oneDNN is on',
+           'E0000 00:00:1795756902.669594    4032 x.cc:1] it is broken',
+           'RuntimeWarning: it is old']
+  with pytest.raises(KeyError), compat._without_what_it_finds_out():
+    os.write(2, '\n'.join(lines).encode())
+    raise KeyError
+  assert capfd.readouterr().err == '\n'.join(lines[2:])
 
 
 def test_estimator_is_there():

@@ -5,8 +5,10 @@ import os
 import gin
 import tensorflow.compat.v1 as tf
 
-from mtf_conv.base import gin_values
+from mtf_conv import vocabulary as vocabularies
+from mtf_conv.base import gin_values, terminal
 from mtf_conv.model_dir import checkpoints, record
+from mtf_conv.tasks import metrics
 
 
 def check_on_finalize(model_dir):
@@ -19,11 +21,12 @@ def check_on_finalize(model_dir):
 
 
 def check(model_dir):
-  """Looks at the checkpoints that a run is going to read.
+  """Looks at the checkpoints that a run is going to read, and at its labels.
 
   A checkpoint to be fine-tuned must be whole. One to be evaluated is skipped
   where it is cut short, unless it was asked for by its step. Both must have
-  been trained with the vocabulary of the run.
+  been trained with the vocabulary of the run. Whoever trains on labels that
+  the vocabulary cannot write is told, and goes on.
 
   Args:
     model_dir: of the run.
@@ -44,10 +47,25 @@ def check(model_dir):
   if gin_values.bound('utils.run.mode') == 'train':
     if pretrained:
       checkpoints.require_whole(checkpoints.resolved(pretrained), 'PRETRAINED')
+    for task in record.tasks_of_run():
+      _tell_of_labels(task)
     return None
   steps = gin_values.bound('utils.run.eval_checkpoint_step')
   return steps and {'utils.run.eval_checkpoint_step':
                     checkpoints.steps_to_read(model_dir, steps)}
+
+
+def _tell_of_labels(task):
+  """Says which labels of a task no model with its vocabulary can answer."""
+  labels = metrics.labels_of(task)
+  changed = vocabularies.changed(
+      task.output_features['targets'].vocabulary, labels)
+  if changed:
+    label, other = next(iter(changed.items()))
+    terminal.say(
+        f'The vocabulary cannot write {len(changed)} of {len(labels)} labels '
+        f'of {task.name} ({label!r} comes back as {other!r}): no answer with '
+        'them is ever right')
 
 
 def _folder(checkpoint):
