@@ -25,7 +25,7 @@ setuptools.setup(
         'mtf_conv.replicate': ['scales/*.json'],
         'mtf_conv.report': ['*.j2'],
     },
-    python_requires='>=3.9,<3.12',
+    python_requires='>=3.9,<3.14',
     install_requires=[
         'absl-py',
         'gin-config>=0.5',
@@ -33,20 +33,26 @@ setuptools.setup(
         'jinja2',
         'matplotlib',
         'mesh-tensorflow[transformer]>=0.1.21',
-        'numpy<2',
+        "numpy<2; python_version < '3.12'",
         'packaging',
         'pandas',
         'portalocker',
         'rich',
         'scikit-learn',
-        'sentencepiece<0.2.1',  # Later ones need protobuf 5.
+        # Later ones need protobuf 5, which TensorFlow 2.15 does not take.
+        "sentencepiece<0.2.1; python_version < '3.12'",
+        "sentencepiece>=0.2.1; python_version >= '3.12'",
         'seqio>=0.0.20',
         'setuptools<81',  # T5 imports pkg_resources.
         't5>=0.9.4',
         'tabulate',
-        'tensorflow>=2.12,<2.16',
+        "tensorflow>=2.12,<2.16; python_version < '3.12'",
+        "tensorflow>=2.18,<2.22; python_version >= '3.12'",
         'tensorflow-datasets>=4.9',
-        'tensorflow-metadata<1.16',  # Later ones need protobuf 5.
+        # The last one; TensorFlow has had no Estimator of its own since 2.16.
+        "tensorflow-estimator==2.15.0; python_version >= '3.12'",
+        # Later ones need protobuf 5.
+        "tensorflow-metadata<1.16; python_version < '3.12'",
         'tqdm',
     ],
     extras_require={

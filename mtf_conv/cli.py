@@ -16,6 +16,7 @@ VERBS = {
     'list': 'the models, tasks and gin files there are',
     'doctor': 'what is installed, found and missing, and how to mend it',
     'prepare': "a task's data, from raw files or from the network",
+    'train_vocabulary': 'a SentencePiece model of your own text, for T5',
     'predict': "a trained model's answers to the lines of a file",
     'score': 'how likely given targets are to a trained model, or classes',
     'embed': 'the mean state of a trained encoder, for each line of a file',

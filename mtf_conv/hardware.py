@@ -23,8 +23,9 @@ class Topology(NamedTuple):
   """A slice of TPU chips.
 
   Attributes:
-    name: such as 'v3-32'; the number is that of cores.
-    cores: how many there are.
+    name: such as 'v3-32'; the number is that of cores, as its maker counts.
+    cores: how many TensorFlow sees; of v4 half the number, since it sees the
+      two of a chip as one.
     chips: how many there are, laid out as `shape`.
     shape: such as '4x4'.
     flops: of a core in a second, in bfloat16, at most.
@@ -43,12 +44,21 @@ class Topology(NamedTuple):
   allreduce_rate: float
 
 
-def topologies() -> dict[str, Topology]:
-  """Reads the topologies there are, from small to large."""
+def _generations():
+  """Reads what is known of each generation of TPUs, by its name."""
   with open(os.path.join(os.path.dirname(__file__), 'tpus.json')) as f:
-    generations = json.load(f)
-  return {name: _topology(name, shape, data) for data in generations.values()
-          for name, shape in data['topologies'].items()}
+    return json.load(f)
+
+
+def topologies(generation=None) -> dict[str, Topology]:
+  """Returns the topologies there are, from small to large.
+
+  Args:
+    generation: such as 'v3'; all when None.
+  """
+  return {name: _topology(name, shape, data)
+          for key, data in _generations().items() if generation in (None, key)
+          for name, shape in data.get('topologies', {}).items()}
 
 
 def _topology(name, shape, data):
@@ -67,14 +77,22 @@ def topology(name) -> Topology:
     name: such as 'v3-32'.
 
   Raises:
-    errors.UserError: there is none, with the one of the nearest size.
+    errors.UserError: there is none, with the one of the nearest size; or T5
+      cannot train on its generation.
   """
   known = topologies()
   if name in known:
     return known[name]
   generation, _, cores = str(name).partition('-')
-  sizes = {t.cores: t.name for t in known.values()
-           if t.name.startswith(f'{generation}-')}
+  generations = _generations()
+  if generation in generations and not generations[generation]['runtimes']:
+    usable = [key for key, data in generations.items() if data['runtimes']]
+    raise errors.UserError(
+        f'T5 cannot train on TPU {generation}: its images speak to it through '
+        'PJRT alone, where TPUEstimator crashes (tensorflow/tensorflow#90807): '
+        f'take one of {", ".join(usable)}, such as {usable[-1]}-32')
+  sizes = {int(other.partition('-')[2]): other
+           for other in topologies(generation)}
   if cores.isdigit() and int(cores) and sizes:
     nearest = f'; did you mean {sizes[_nearest(int(cores), sizes)]!r}?'
   else:
@@ -165,7 +183,8 @@ def tpu_mesh(num_heads=gin.REQUIRED, d_ff=gin.REQUIRED):
   cores = topology(gin_values.bound('utils.tpu_mesh_shape.tpu_topology')).cores
   model_parallelism = gin_values.bound('utils.tpu_mesh_shape.model_parallelism')
   check(cores, model_parallelism, num_heads, d_ff)
-  shape = utils.tpu_mesh_shape()
+  # T5 takes the number of a name for that of cores, whatever stands before it.
+  shape = utils.tpu_mesh_shape(f'v-{cores}')
   check(cores, model_parallelism, num_heads, d_ff, _batch(shape))
   return shape
 

@@ -70,6 +70,7 @@ def _run(argv):
   from absl import app, flags
   from t5.models import mesh_transformer_main
 
+  from mtf_conv import compat
   from mtf_conv.base import gin_files
   from mtf_conv.model_dir import before_run
   flags.DEFINE_boolean(
@@ -85,6 +86,8 @@ def _run(argv):
       sys.exit(2)
 
   def main(unused_argv):
+    if flags.FLAGS.tpu:
+      compat.require_for_tpu(tf.__version__)
     before_run.check_on_finalize(flags.FLAGS.model_dir)
     return mesh_transformer_main.main(unused_argv)
 

@@ -4,24 +4,27 @@
 #
 #   source run_scripts/environment.sh
 #
-# .venv holds the versions of requirements.lock and an editable mtf_conv. It is
-# made by the first Python 3.9, 3.10 or 3.11 that has venv and pip, else by uv,
-# which brings its own Python. It is made anew when a file that describes it has
+# .venv holds an editable mtf_conv and the versions of requirements.lock, on
+# Python 3.12 and 3.13 those of requirements-py312.lock. It is made by the first
+# Python 3.11, 3.10, 3.9, 3.12 or 3.13 that has venv and pip, else by uv, which
+# brings its own Python. Where uv is not there either, the pip of any Python 3
+# fetches it into .uv. .venv is made anew when a file that describes it has
 # changed, when the repository has moved, and when making it was interrupted.
 #
 # With MTF_CONV_SYSTEM_TENSORFLOW=1 it takes TensorFlow from the Python that
-# makes it: a TPU VM has one that knows its TPU.
+# makes it, which is 3.9 to 3.11: a TPU VM has one that knows its TPU.
 
 # Prints the first Python that fits. Each has to run to be asked: pyenv has
 # shims for versions that are not there, and a Debian without python3-venv has
 # the module venv, but no ensurepip.
 _mtf_conv_find_python() {
-  local python
-  for python in python3.11 python3.10 python3.9 python3 python; do
-    if "$python" -c '
+  local python last='(3, 13)'
+  [[ -z "${MTF_CONV_SYSTEM_TENSORFLOW:-}" ]] || last='(3, 11)'
+  for python in python3.{11,10,9,12,13} python3 python; do
+    if "$python" -c "
 import ensurepip, importlib.util, sys, venv
-sys.exit(not (3, 9) <= sys.version_info < (3, 12)
-         or not all(map(importlib.util.find_spec, sys.argv[1:])))' \
+sys.exit(not (3, 9) <= sys.version_info[:2] <= $last
+         or not all(map(importlib.util.find_spec, sys.argv[1:])))" \
       ${MTF_CONV_SYSTEM_TENSORFLOW:+tensorflow} >/dev/null 2>&1; then
       echo "$python"
       return
@@ -29,10 +32,27 @@ sys.exit(not (3, 9) <= sys.version_info < (3, 12)
   done
 }
 
+# Prints where uv is; fetches it when it is not there and a pip is.
+_mtf_conv_find_uv() {
+  local python folder="$1/.uv"
+  if command -v uv; then
+    return
+  fi
+  for python in python3 python; do
+    if [[ ! -x "$folder/bin/uv" ]] &&
+      "$python" -c 'import pip, sys; sys.exit(sys.version_info < (3,))' \
+        >/dev/null 2>&1; then
+      echo "Installing uv into $folder: it brings a Python that fits" >&2
+      "$python" -m pip install -qq --target "$folder" uv >&2
+    fi
+  done
+  [[ ! -x "$folder/bin/uv" ]] || echo "$folder/bin/uv"
+}
+
 # Prints all that .venv depends on: the path too, since a venv cannot be moved.
 _mtf_conv_state() {
   echo "$1"
-  cat "$1/requirements.lock" "$1/setup.py" "$1/pyproject.toml"
+  cat "$1"/requirements*.lock "$1/setup.py" "$1/pyproject.toml"
 }
 
 # Last written, `installed` says that the rest is whole.
@@ -43,7 +63,7 @@ _mtf_conv_is_installed() {
 }
 
 _mtf_conv_install() {
-  local root="$1" python install lock="$1/requirements.lock"
+  local root="$1" python uv='' install lock="$1/requirements.lock"
   local -x VIRTUAL_ENV="$root/.venv" PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
   python="$(_mtf_conv_find_python)"
   if [[ -n "$python" ]]; then
@@ -52,13 +72,15 @@ _mtf_conv_install() {
     echo 'mtf_conv needs a Python 3.9, 3.10 or 3.11 with venv, pip and' \
       'TensorFlow here.' >&2
     return 1
-  elif command -v uv >/dev/null; then
-    install=(uv pip install -q --no-deps)
   else
-    echo 'mtf_conv needs Python 3.9, 3.10 or 3.11 with venv and pip, or uv:' \
-      'install one (Debian, Ubuntu: apt install python3-venv; any system: uv)' \
-      'and try again.' >&2
-    return 1
+    uv="$(_mtf_conv_find_uv "$root")"
+    if [[ -z "$uv" ]]; then
+      echo 'mtf_conv needs Python 3.9 to 3.13 with venv and pip, or uv: install' \
+        'one (Debian, Ubuntu: apt install python3-venv; any system: uv) and try' \
+        'again.' >&2
+      return 1
+    fi
+    install=("$uv" pip install -q --no-deps)
   fi
   echo "Installing mtf_conv into $VIRTUAL_ENV (about 3 GB, once)" >&2
   rm -rf -- "$VIRTUAL_ENV/installed" "$VIRTUAL_ENV"
@@ -68,8 +90,12 @@ _mtf_conv_install() {
       "$python" -m venv \
         ${MTF_CONV_SYSTEM_TENSORFLOW:+--system-site-packages} "$VIRTUAL_ENV"
     else
-      uv venv -q --no-project --python '>=3.9,<3.12' "$VIRTUAL_ENV"
+      "$uv" venv -q --no-project --python '>=3.9,<3.12' "$VIRTUAL_ENV"
     fi &&
+      if "$VIRTUAL_ENV/bin/python" -c 'import sys
+sys.exit(sys.version_info < (3, 12))'; then
+        lock="$root/requirements-py312.lock"
+      fi &&
       if [[ -n "${MTF_CONV_SYSTEM_TENSORFLOW:-}" ]]; then
         grep -v '^tensorflow==' "$lock" >"$VIRTUAL_ENV/requirements.lock"
         lock="$VIRTUAL_ENV/requirements.lock"

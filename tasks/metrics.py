@@ -25,6 +25,18 @@ def label_accuracy(targets, predictions, labels):
   }
 
 
+def labels_of(task):
+  """Returns all the label words of a task; () if it is no classification.
+
+  Args:
+    task: a seqio.Task; its metric label_accuracy has them.
+  """
+  for metric_fn in task.metric_fns:
+    if getattr(metric_fn, 'func', None) is label_accuracy:
+      return tuple(metric_fn.keywords['labels'])
+  return ()
+
+
 def label_f1(targets, predictions, positive):
   """F1 of one label; what is no label counts as not being that one.
 

@@ -22,10 +22,15 @@ def mesh(hardware_gin, *bindings, model='transformer.base', run='pretrain'):
 
 def test_topologies_are_what_their_names_say():
   known = hardware.topologies()
-  assert list(known) == ['v3-8', 'v3-32', 'v3-64', 'v3-128', 'v3-256', 'v3-512']
+  assert list(hardware.topologies('v3')) == [
+      'v3-8', 'v3-32', 'v3-64', 'v3-128', 'v3-256', 'v3-512']
   for name, topology in known.items():
-    assert name == f'v3-{topology.cores}'
-    assert topology.cores == 2 * topology.chips
+    generation, number = name.split('-')
+    # Its maker counts two cores a chip, TensorFlow sees those of v4 as one.
+    assert int(number) == 2 * topology.chips
+    assert topology.cores == topology.chips * (1 if generation == 'v4' else 2)
+  assert (known['v4-32'].chips, known['v4-32'].shape) == (16, '2x2x4')
+  assert known['v2-8'].memory * 4 == known['v4-8'].memory == 32 * 2**30
   # The paper's 16 chips, of 16 GiB and 61.5 teraflops a core.
   paper = known['v3-32']
   assert (paper.chips, paper.memory, paper.flops) == (16, 16 * 2**30, 61.5e12)
@@ -33,7 +38,8 @@ def test_topologies_are_what_their_names_say():
 
 @pytest.mark.parametrize('name, nearest', [
     ('v3-16', 'v3-32'), ('v3-31', 'v3-32'), ('v3-7', 'v3-8'),
-    ('v3-4096', 'v3-512'), ('v33-2', 'v3-32'), ('v3_64', 'v3-64')])
+    ('v3-4096', 'v3-512'), ('v33-2', 'v3-32'), ('v3_64', 'v3-64'),
+    ('v4-24', 'v4-32'), ('v2-64', 'v2-128')])
 def test_unknown_topologies_are_named_with_the_nearest(name, nearest):
   with pytest.raises(errors.UserError) as error:
     hardware.topology(name)
@@ -42,7 +48,19 @@ def test_unknown_topologies_are_named_with_the_nearest(name, nearest):
   assert message.endswith(f'; did you mean {nearest!r}?')
 
 
+@pytest.mark.parametrize('name', ['v5e-16', 'v5litepod-16', 'v5p-8', 'v6e-8'])
+def test_a_tpu_that_t5_cannot_use_is_refused(name):
+  with pytest.raises(errors.UserError) as error:
+    hardware.topology(name)
+  assert str(error.value) == (
+      f'T5 cannot train on TPU {name.split("-")[0]}: its images speak to it '
+      'through PJRT alone, where TPUEstimator crashes '
+      '(tensorflow/tensorflow#90807): take one of v2, v3, v4, such as v4-32')
+
+
 @pytest.mark.parametrize('topology, model, expected', [
+    ('v2-32', 1, {'batch': 32}), ('v4-32', 1, {'batch': 16}),
+    ('v4-32', 4, {'batch': 4, 'model': 4}),
     ('v3-8', 1, {'batch': 8}), ('v3-32', 1, {'batch': 32}),
     ('v3-32', 4, {'batch': 8, 'model': 4}),
     ('v3-512', 4, {'batch': 128, 'model': 4})])

@@ -93,9 +93,11 @@ def test_gin_is_gin_config_at_the_root_of_the_repository():
   assert result.stdout == 'found\n', result.stderr
 
 
-def test_lock_has_one_of_each():
+@pytest.mark.parametrize('lock', ['requirements.lock',
+                                  'requirements-py312.lock'])
+def test_lock_has_one_of_each(lock):
   names = [line.split('==')[0]
-           for line in (ROOT / 'requirements.lock').read_text().splitlines()
+           for line in (ROOT / lock).read_text().splitlines()
            if '==' in line and not line.startswith('#')]
   assert {'tensorflow-datasets', 'seqio', 't5', 'tensorflow'} <= set(names)
   assert not {'tfds-nightly', 'seqio-nightly', 'torch', 'transformers'} & set(
@@ -117,8 +119,16 @@ def test_shell_scripts_are_clean():
 # Stands for a Python that can make a venv and install into it, and for uv:
 # writes down what it was asked to do, and takes its time.
 STAND_IN = r'''#!/usr/bin/env bash
+if [[ "$1 $2" == '-c import sys'* ]]; then  # Is it 3.12 or later?
+  [[ -n "${NEW:-}" ]]; exit
+fi
+if [[ "$1 $2" == '-c import pip'* ]]; then exit "${NO_PIP:-0}"; fi
 if [[ "$1" == -c ]]; then exit "${UNFIT:-0}"; fi
 echo "${0##*/} $*" >>"$CALLS"
+if [[ "$*" == *--target*uv ]]; then
+  mkdir -p "${@: -2:1}/bin"
+  cp "$0" "${@: -2:1}/bin/uv"
+fi
 if [[ "$*" == *venv* && ! -e "${@: -1}" ]]; then
   sleep 0.3
   mkdir -p "${@: -1}/bin"
@@ -144,7 +154,8 @@ class Checkout:
     shutil.copytree(ROOT / 'run_scripts', self.root / 'run_scripts')
     for name in ('setup.py', 'pyproject.toml'):
       shutil.copy(ROOT / name, self.root)
-    (self.root / 'requirements.lock').write_text('setuptools==1\nwheel==2\n')
+    for lock in 'requirements.lock', 'requirements-py312.lock':
+      (self.root / lock).write_text('setuptools==1\nwheel==2\n')
     self.calls, self.broken = folder / 'calls', folder / 'broken'
 
   def add(self, name):
@@ -180,10 +191,10 @@ def checkout(tmp_path):
 def test_no_python_fits(checkout):
   for name in ('python3.11', 'python3'):
     checkout.add(name)
-  code, said = checkout.run(UNFIT='1')
+  code, said = checkout.run(UNFIT='1', NO_PIP='1')
   assert code == 1
   assert said.count('\n') == 1
-  assert 'needs Python 3.9, 3.10 or 3.11' in said
+  assert 'needs Python 3.9 to 3.13' in said
   assert not checkout.called()
   assert not (checkout.root / '.venv').exists()
 
@@ -216,6 +227,28 @@ def test_uv_brings_its_own_python(checkout):
       f'{install} --no-build-isolation -e {checkout.root}',
       'python -m mtf_conv.commands.quickstart',
   ]
+
+
+def test_any_pip_brings_uv(checkout):
+  checkout.add('python3')
+  code, said = checkout.run(UNFIT='1')
+  folder = checkout.root / '.uv'
+  assert (code, said) == (0, (
+      f'Installing uv into {folder}: it brings a Python that fits\n'
+      f'Installing mtf_conv into {checkout.root}/.venv (about 3 GB, once)\n'))
+  assert checkout.called()[:2] == [
+      f'python3 -m pip install -qq --target {folder} uv',
+      f'uv venv -q --no-project --python >=3.9,<3.12 {checkout.root}/.venv']
+  shutil.rmtree(checkout.root / '.venv')
+  assert checkout.run(UNFIT='1')[0] == 0
+  assert 'pip install -qq --target' not in checkout.called()[0]
+
+
+def test_the_lock_is_that_of_the_python(checkout):
+  checkout.add('python3.13')
+  assert checkout.run(NEW='1')[0] == 0
+  assert checkout.called()[2].endswith(
+      f' -r {checkout.root}/requirements-py312.lock')
 
 
 def test_takes_tensorflow_from_the_system(checkout):

@@ -10,9 +10,11 @@ import pages
 import pytest
 import seqio
 import tensorflow.compat.v1 as tf
+import tensorflow_estimator
 from mesh_tensorflow.transformer import transformer
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
+from tensorflow.python.util import tf_export
 from tensorflow_datasets.core.download import resource
 from tensorflow_estimator.python.estimator.tpu import tpu_context
 
@@ -24,6 +26,10 @@ ESTIMATOR = tf.estimator.tpu.TPUEstimator
 # in whose source it is set.
 NAMES = [
     ('register_tensor_conversion_function', 'tensorflow', ops),
+    *[(name, 'tensorflow', tf_export)
+      for name in ('ESTIMATOR_API_NAME', 'API_ATTRS', 'API_ATTRS_V1',
+                   'TENSORFLOW_API_NAME')],
+    ('_api', 'tensorflow-estimator', tensorflow_estimator),
     ('_create_global_step', 'tensorflow', ESTIMATOR),
     ('_config', 'tensorflow', ESTIMATOR.__mro__[1].__init__),
     ('_session_config', 'tensorflow', ESTIMATOR.__mro__[1].__init__),

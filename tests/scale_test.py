@@ -233,7 +233,7 @@ def test_what_does_not_fit_is_an_error_after_the_table(capsys, monkeypatch):
 @pytest.mark.parametrize('size', ['tiny', 'mini', 'small', 'base', 'large'])
 @pytest.mark.parametrize('kind', paper.MODELS)
 def test_every_model_fits_every_topology(kind, size):
-  for topology in hardware.topologies().values():
+  for topology in hardware.topologies('v3').values():
     assert fit.fit(path_of(f'{kind}.{size}'), topology).fits
 
 
@@ -293,7 +293,7 @@ def test_hours_of_chips():
 def test_the_page_is_of_every_model_and_topology(figures):
   assert set(figures.index) == {
       (f'{kind}.{size}', topology) for kind in paper.MODELS
-      for size in ('base', 'large') for topology in hardware.topologies()}
+      for size in ('base', 'large') for topology in hardware.topologies('v3')}
   assert (figures.fits == 'yes').all()
 
 

@@ -321,7 +321,10 @@ def test_gcloud_has_the_commands_and_flags(cloud):
     ('create.sh', [], {'TPU_NAME': ''}, 'TPU_NAME is not set'),
     ('delete.sh', [], {'TPU_ZONE': ''}, 'TPU_ZONE is not set'),
     ('create.sh', [], {'TPU_TOPOLOGY': 'v3-16'},
-     'TPU_TOPOLOGY (=v3-16) does not exist: choose from v3-8 v3-32'),
+     'TPU_TOPOLOGY (=v3-16) does not exist: choose from v2-8 v2-32'),
+    ('create.sh', [], {'TPU_TOPOLOGY': 'v5litepod-16'},
+     'TPU_TOPOLOGY (=v5litepod-16): TPUEstimator, through which T5 trains, '
+     'crashes on v5litepod (tensorflow/tensorflow#90807): take v2, v3 or v4'),
     ('run.sh', ['train'], {}, "unknown script 'train'"),
     ('run.sh', ['eval'], {'MODEL_DIR': 'runs'}, 'MODEL_DIR (=runs)'),
     ('run.sh', ['eval'], {'TASK': ''}, 'TASK is not set'),

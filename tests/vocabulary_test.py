@@ -4,6 +4,7 @@ import copy
 import functools
 import hashlib
 import http.server
+import os
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ import tensorflow_datasets as tfds
 import tiny_vocabulary
 from sentencepiece import sentencepiece_model_pb2
 
-from mtf_conv import vocabulary
+from mtf_conv import cli, vocabulary
 from mtf_conv.base import errors, network
 
 
@@ -59,8 +60,9 @@ def bucket(monkeypatch, tmp_path):
   with http.server.ThreadingHTTPServer(
       ('127.0.0.1', 0), functools.partial(Quiet, directory=folder)) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(vocabulary, 'T5_URL',
-                        f'http://127.0.0.1:{server.server_port}/spm.model')
+    address = f'http://127.0.0.1:{server.server_port}'
+    monkeypatch.setattr(vocabulary, 'SOURCES', {
+        'bucket': f'{address}/spm.model', 'hub': f'{address}/spiece.model'})
     yield folder / 'spm.model'
     server.shutdown()
 
@@ -156,8 +158,10 @@ def test_no_network(no_network):
   assert time.monotonic() - start < 5
   assert str(error.value) == (
       "T5's vocabulary comes from storage.googleapis.com, which does not "
+      "answer; T5's vocabulary comes from huggingface.co, which does not "
       'answer: set MTF_CONV_VOCAB, or bind '
-      'mtf_conv.vocabulary.sentencepiece_model_path, to a file you have')
+      'mtf_conv.vocabulary.sentencepiece_model_path, to a file you have, or '
+      'make one by mtf_conv train_vocabulary')
 
 
 def test_nothing_goes_online_unless_it_may(no_network):
@@ -177,9 +181,63 @@ def test_t5s_own_is_downloaded_once(bucket, models, monkeypatch):
   assert vocabulary.model_path() == path
 
 
+def test_the_second_source_has_the_same_file(bucket, models, monkeypatch):
+  with open(models[0], 'rb') as f:
+    content = f.read()
+  monkeypatch.setattr(
+      vocabulary, 'T5_SHA256', hashlib.sha256(content).hexdigest())
+  bucket.with_name('spiece.model').write_bytes(content)
+  monkeypatch.setenv('MTF_CONV_VOCAB_SOURCES', 'bucket')
+  with pytest.raises(errors.UserError, match='spm.model .*404'):
+    vocabulary.model_path()
+  for order in 'hub, bucket', '':
+    monkeypatch.setenv('MTF_CONV_VOCAB_SOURCES', order)
+    path = vocabulary.model_path()
+    assert path == vocabulary.cache_path()
+    os.remove(path)
+
+
+def test_an_unknown_source(monkeypatch):
+  monkeypatch.setenv('MTF_CONV_VOCAB_SOURCES', 'bukket')
+  with pytest.raises(errors.UserError, match="did you mean 'bucket'"):
+    vocabulary.model_path()
+
+
+def test_a_web_page_in_the_place_of_the_file(bucket):
+  """A proxy may answer with one, for any address."""
+  page = bucket.with_name('page.html')
+  page.write_text('<html>blocked</html>')
+  with pytest.raises(errors.UserError, match='a web page came in its place'):
+    network.download(
+        [vocabulary.SOURCES['hub'].replace('spiece.model', page.name)],
+        bucket.with_name('file'), 'the file', 'do something else')
+
+
+def test_prepared_from_a_folder(models, monkeypatch, tmp_path, capsys):
+  with open(models[0], 'rb') as f:
+    content = f.read()
+  given = tmp_path / 'raw'
+  given.mkdir()
+  command = ['mtf_conv', 'prepare', 'vocabulary', f'--raw_dir={given}']
+  assert cli.main(command) == 1
+  assert 'spiece.model does not exist: --raw_dir' in capsys.readouterr().err
+  (given / 'spiece.model').write_bytes(content)
+  assert cli.main(command) == 1
+  assert "is not T5's vocabulary: sha256" in capsys.readouterr().err
+  monkeypatch.setattr(
+      vocabulary, 'T5_SHA256', hashlib.sha256(content).hexdigest())
+  for said in 'is in', 'is there already:':
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == (
+        f"T5's vocabulary {said} {vocabulary.cache_path()}\n")
+  with open(vocabulary.model_path(), 'rb') as f:
+    assert f.read() == content
+
+
 def test_a_download_that_is_something_else_leaves_nothing(bucket, tmp_path):
   bucket.write_bytes(b'please log in')
-  with pytest.raises(errors.UserError, match='has changed: sha256 expected'):
+  with pytest.raises(errors.UserError,
+                     match='has changed: sha256 expected .*; .*404'):
     vocabulary.model_path()
   bucket.unlink()
   with pytest.raises(errors.UserError, match='404'):

@@ -1,10 +1,10 @@
 """The only way of this package to the network: bounded, and clear when down."""
 
+import http.client
 import os
 import socket
 import tempfile
 import threading
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -57,30 +57,48 @@ def require(url, what, remedy):
     errors.UserError: the host cannot be reached.
   """
   if not _connects(_gateway(url)):
-    host = urllib.parse.urlsplit(url).hostname
-    raise errors.UserError(
-        f'{what} comes from {host}, which does not answer: {remedy}')
+    raise errors.UserError(f'{_silent(url, what)}: {remedy}')
 
 
-def download(url, path, what, remedy, sha256=None):
+def _silent(url, what):
+  host = urllib.parse.urlsplit(url).hostname
+  return f'{what} comes from {host}, which does not answer'
+
+
+def download(urls, path, what, remedy, sha256=None):
   """Downloads one file, whole or not at all, with a progress bar.
 
   Args:
-    url: where the file is.
+    urls: where the file is; each is tried when those before it fail.
     path: where it goes; its folder is made.
     what: what the file is, the subject of the error message.
     remedy: what to do when it cannot be had.
     sha256: the checksum it must have, if known.
 
   Raises:
-    errors.UserError: the host cannot be reached, or sends something else.
+    errors.UserError: no host can be reached, or they send something else.
   """
-  require(url, what, remedy)
+  problems = []
+  for url in urls:
+    problem = _download(url, path, what, sha256)
+    if not problem:
+      return
+    problems.append(problem)
+  raise errors.UserError(f'{"; ".join(problems)}: {remedy}')
+
+
+def _download(url, path, what, sha256):
+  """Downloads from one address; returns what went wrong, None if nothing."""
+  if not _connects(_gateway(url)):
+    return _silent(url, what)
   folder = os.path.dirname(os.path.abspath(path))
   os.makedirs(folder, exist_ok=True)
   partial = tempfile.NamedTemporaryFile(dir=folder, delete=False)
   try:
     with partial, urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as page:
+      if page.headers.get_content_type() == 'text/html':
+        return (f'{what} cannot be had from {url} (a web page came in its '
+                'place, as a proxy sends it)')
       size = page.headers.get('Content-Length')
       with tqdm.tqdm(desc=what, total=int(size) if size else None, unit='B',
                      unit_scale=True) as bar:
@@ -89,13 +107,12 @@ def download(url, path, what, remedy, sha256=None):
           bar.update(len(chunk))
     found = files.sha256(partial.name)
     if sha256 and found != sha256:
-      raise errors.UserError(
-          f'{what} from {url} has changed: sha256 expected {sha256}, found '
-          f'{found}. {remedy}')
+      return (f'{what} from {url} has changed: sha256 expected {sha256}, found '
+              f'{found}')
     os.replace(partial.name, path)
-  except (OSError, urllib.error.URLError) as error:
-    raise errors.UserError(
-        f'{what} cannot be had from {url} ({error}): {remedy}') from error
+  except (OSError, http.client.HTTPException) as error:
+    return f'{what} cannot be had from {url} ({error})'
   finally:
     if os.path.exists(partial.name):
       os.remove(partial.name)
+  return None

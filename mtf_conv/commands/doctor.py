@@ -5,6 +5,7 @@ Looks at this machine alone, never at the network.
 
 import os
 import platform
+import sys
 from importlib import metadata
 
 from packaging import requirements, specifiers
@@ -103,7 +104,7 @@ def imports():
     t5_main.preload()
   except (Exception, SystemExit) as error:  # Whatever it is, it is told.
     yield (BROKEN, f't5_mesh_conv cannot be imported: {error}',
-           'pip install --no-deps -r requirements.lock')
+           f'pip install --no-deps -r {_lock()}')
   else:
     yield OK, 't5_mesh_conv, with the layers and tasks, can be imported', None
 
@@ -159,6 +160,12 @@ def data(data_dir=None):
     seqio.set_tfds_data_dir_override(data_dir)
   for name, there, text in available.tasks():
     yield OK if there else ABSENT, f'task {name}: {text}', None
+
+
+def _lock():
+  """Returns the file of the versions for this Python."""
+  return ('requirements.lock' if sys.version_info < (3, 12)
+          else 'requirements-py312.lock')
 
 
 def _version(name):

@@ -1,4 +1,7 @@
-"""mtf_conv prepare: a task's data, from raw files or from the network."""
+"""mtf_conv prepare: a task's data, from raw files or from the network.
+
+`mtf_conv prepare vocabulary` does the same for T5's vocabulary.
+"""
 
 from mtf_conv.base import modules
 
@@ -7,7 +10,7 @@ def add_flags(parser):
   """Adds the flags; returns the function that does the work."""
   parser.add_argument(
       'task', nargs='+', help='tasks whose data is prepared: trec, ...; '
-      'mixtures; or all')
+      "mixtures; or all; or vocabulary, which is T5's own")
   modules.add_flag(parser)
   parser.add_argument(
       '--raw_dir', help='the folder of the raw files or archives under their '
@@ -31,11 +34,14 @@ def add_flags(parser):
     from mtf_conv import vocabulary
     from mtf_conv.prepare import builders
     modules.import_all(args.module_import)
-    tasks = builders.task_names(args.task)
+    if 'vocabulary' in args.task:
+      print(vocabulary.prepare(args.raw_dir))
+    names = [name for name in args.task if name != 'vocabulary']
+    tasks = builders.task_names(names)
     if args.lengths or args.speed:
       vocabulary.model_path()  # Before anything that takes long.
     try:
-      builders.prepare_all(args.task, args.raw_dir, args.data_dir)
+      builders.prepare_all(names, args.raw_dir, args.data_dir)
     finally:  # Of what there is, when some of all tasks cannot be had.
       if args.lengths:
         from mtf_conv.prepare import lengths

@@ -5,8 +5,10 @@ import os
 import gin
 import tensorflow.compat.v1 as tf
 
+from mtf_conv import vocabulary as vocabularies
 from mtf_conv.base import gin_values, terminal
 from mtf_conv.model_dir import checkpoints, held_out, record
+from mtf_conv.tasks import metrics
 
 
 def check_on_finalize(model_dir):
@@ -19,11 +21,12 @@ def check_on_finalize(model_dir):
 
 
 def check(model_dir):
-  """Looks at the checkpoints that a run is going to read.
+  """Looks at the checkpoints that a run is going to read, and at its labels.
 
   A checkpoint to be fine-tuned must be whole. One to be evaluated is skipped
   where it is cut short, unless it was asked for by its step. Both must have
-  been trained with the vocabulary of the run.
+  been trained with the vocabulary of the run. Whoever trains on labels that
+  the vocabulary cannot write is told, and goes on.
 
   Args:
     model_dir: of the run.
@@ -45,6 +48,8 @@ def check(model_dir):
     if pretrained:
       checkpoints.require_whole(checkpoints.resolved(pretrained), 'PRETRAINED')
       _warn_of_little_learnt(_folder(pretrained))
+    for task in record.tasks_of_run():
+      _tell_of_labels(task)
     return None
   steps = gin_values.bound('utils.run.eval_checkpoint_step')
   return steps and {'utils.run.eval_checkpoint_step':
@@ -55,6 +60,19 @@ def _warn_of_little_learnt(folder):
   measured = held_out.read(folder)
   if measured and not held_out.is_below_unigram(measured):
     terminal.say(f'PRETRAINED ({folder}): {held_out.describe(measured)}')
+
+
+def _tell_of_labels(task):
+  """Says which labels of a task no model with its vocabulary can answer."""
+  labels = metrics.labels_of(task)
+  changed = vocabularies.changed(
+      task.output_features['targets'].vocabulary, labels)
+  if changed:
+    label, other = next(iter(changed.items()))
+    terminal.say(
+        f'The vocabulary cannot write {len(changed)} of {len(labels)} labels '
+        f'of {task.name} ({label!r} comes back as {other!r}): no answer with '
+        'them is ever right')
 
 
 def _folder(checkpoint):

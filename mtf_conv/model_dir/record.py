@@ -193,16 +193,20 @@ def _name(vocabulary):
           f'(sha256 {vocabulary["sha256"][:12]})')
 
 
-def _describe_data():
-  """Says what the tasks of the run read: manifests, or the text's files."""
+def tasks_of_run():
+  """Returns the tasks that the run of the gin files trains on, a list."""
   name = (gin_values.bound('mesh_train_dataset_fn.mixture_or_task_name')
           or gin_values.bound('get_vocabulary.mixture_or_task_name'))
   if not name:
     return []
   mixture = seqio.get_mixture_or_task(name)
-  tasks = mixture.tasks if isinstance(mixture, seqio.Mixture) else [mixture]
+  return mixture.tasks if isinstance(mixture, seqio.Mixture) else [mixture]
+
+
+def _describe_data():
+  """Says what the tasks of the run read: manifests, or the text's files."""
   return [{'task': task.name, **_describe_source(task.source)}
-          for task in tasks]
+          for task in tasks_of_run()]
 
 
 def _describe_source(source):

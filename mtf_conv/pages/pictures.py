@@ -295,7 +295,7 @@ ROOMS = (
     ('tasks', 'datasets', 'hardware', 't5_patches', 'vocabulary'),
     ('released', 'layers', 'mixer', 'loss', 'embedding'),
     ('conv', 'conv_lowerings'),
-    ('base', 'compat'),
+    ('compat', 'base'),
 )
 _ROWS = ('what is typed', "the paper's grid", 'counted, checked, asked',
          "T5's main, and its runs", 'what a run is made of', 'what gin names',

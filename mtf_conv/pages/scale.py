@@ -191,6 +191,11 @@ def table_2() -> pd.DataFrame:
       for model in paper.MODELS])
 
 
+def _topologies():
+  """Returns the topologies of the generation that the paper used."""
+  return hardware.topologies(_PAPER_TOPOLOGY.partition('-')[0])
+
+
 def chip_hours(exaflops, part) -> float:
   """Returns for how long one chip is busy.
 
@@ -228,7 +233,7 @@ def write(path, sizes=_SIZES, say=print):
       model_path, = models.resolve(f'{kind}.{size}')
       say(f'{kind}.{size}')
       of_model = [fit.fit(model_path, t)
-                  for t in hardware.topologies().values()]
+                  for t in _topologies().values()]
       fits += of_model
       costs.append(to_frame(of_model, part))
   costs = pd.concat(costs, ignore_index=True)
@@ -238,7 +243,7 @@ def write(path, sizes=_SIZES, say=print):
     total[f'{stage}_chip_hours'] = chip_hours(total[f'{stage}_exaflops'], part)
 
   def first(shares, limit):
-    return next((name for name, share in zip(hardware.topologies(), shares)
+    return next((name for name, share in zip(_topologies(), shares)
                  if share > limit), '-')
 
   environment = jinja2.Environment(
@@ -248,7 +253,7 @@ def write(path, sizes=_SIZES, say=print):
       sizes=sizes, held=_by_size(held), costs=_by_size(costs),
       slice=hardware.topology(_PAPER_TOPOLOGY), utilisation=part,
       paper_hours=_PAPER_HOURS, table_2=_rows(total),
-      topologies=list(hardware.topologies()), first=first,
+      topologies=list(_topologies()), first=first,
       link_shares={
           model: list(rows.links_ms / rows.compute_ms)
           for model, rows in costs.groupby('model', sort=False)},

@@ -49,7 +49,7 @@ def _stage(source, raw_dir, builder, staging):
   if raw_dir is None:
     raw_dir = os.path.join(staging, 'raw')
     network.download(
-        url, os.path.join(raw_dir, source.name), source.name,
+        [url], os.path.join(raw_dir, source.name), source.name,
         'fetch it elsewhere and give --raw_dir', sha256=registered.checksum)
   target = os.path.join(
       staging, resource.get_dl_fname(url, registered.checksum))
@@ -128,7 +128,7 @@ def task_names(names):
     elif name in known:
       found.append(name)
     else:
-      choices = [*known, *seqio.MixtureRegistry.names(), 'all']
+      choices = [*known, *seqio.MixtureRegistry.names(), 'all', 'vocabulary']
       raise errors.UserError(
           f'there is nothing to prepare for {name!r}: prepare knows '
           f'{", ".join(choices)}{errors.nearest(name, choices)}')

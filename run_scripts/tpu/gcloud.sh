@@ -4,7 +4,7 @@
 #   TPU_NAME       the name of the TPU
 #   TPU_ZONE       its zone, for instance europe-west4-a
 #   TPU_PROJECT    its project; that of gcloud's configuration when not set
-#   TPU_TOPOLOGY   v3-8, v3-32 (default), ...: the number is that of cores
+#   TPU_TOPOLOGY   v2-8, v3-32 (default), v4-8, ...: the number is that of cores
 #   TPU_QUEUED     1: a queued resource, which waits until a TPU is free
 #
 # They need gcloud, logged in. --dry_run prints the commands of gcloud and calls
@@ -24,6 +24,10 @@ require TPU_ZONE 'its zone, such as europe-west4-a'
 topology="${TPU_TOPOLOGY:-$(sed -n "s/^TPU_TOPOLOGY = '\(.*\)'/\1/p" \
   "$root/gin/hardware/tpu.gin")}"
 _topologies="$(grep -o '"v[0-9]*-[0-9]*"' "$root/mtf_conv/tpus.json")"
+grep -q "^  \"${topology%%-*}\":" "$root/mtf_conv/tpus.json" &&
+  [[ "$_topologies" != *"\"${topology%%-*}-"* ]] &&
+  fail "TPU_TOPOLOGY (=$topology): TPUEstimator, through which T5 trains, \
+crashes on ${topology%%-*} (tensorflow/tensorflow#90807): take v2, v3 or v4"
 [[ "$_topologies" == *"\"$topology\""* ]] ||
   fail "TPU_TOPOLOGY (=$topology) does not exist: choose from $(
     echo "$_topologies" | tr -d '"' | paste -sd ' ')"
