@@ -43,6 +43,9 @@ NAMES = [
     ('_compute_loss', 'mesh-tensorflow', transformer.Unitransformer),
     ('_call_internal', 'mesh-tensorflow', transformer.Unitransformer),
     ('_shared_params', 'mesh-tensorflow', transformer.Bitransformer),
+    *[(name, 'mesh-tensorflow', transformer.LayerStack.__init__)
+      for name in ('_sublayers_per_layer', '_sublayers_initial',
+                   '_sublayers_final')],
     ('beam_search', 'mesh-tensorflow', mtf.beam_search),
     ('_depthwise_conv1d_hack', 'mesh-tensorflow', mtf.layers),
     *[(name, 'seqio', seqio.SentencePieceVocabulary)
@@ -85,7 +88,7 @@ def test_every_private_name_is_on_the_page():
   package = pages.ROOT / 'mtf_conv'
   of_others = re.compile(r'(?<!self)(?<!cls)\.(_[a-z]\w+)\b')
   ours = re.compile(r'(?:def|class) (_\w+)|^\s*(?:self\.)?(_\w+) =', re.M)
-  found, defined = {}, {'_asdict', '_exit', '_forward'}
+  found, defined = {}, {'_asdict', '_exit', '_forward', '_replace'}
   for path in [*package.rglob('*.py'), *(pages.ROOT / 'tasks').glob('*.py')]:
     text = path.read_text()
     for name in of_others.findall(text):
