@@ -162,7 +162,7 @@ def add(name, dataset):
   tfds_source.add_task(
       name, dataset.tfds_name, dataset.splits,
       functools.partial(to_text, name=name, dataset=dataset), metric_fns,
-      filters)
+      filters, label_of=lambda example: dataset.index(example[dataset.label]))
 
 
 for _name, _dataset in DATASETS.items():

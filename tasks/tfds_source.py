@@ -6,6 +6,7 @@ import os
 import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from mtf_conv.tasks import labels
 
 from mtf_conv import vocabulary
 from mtf_conv.base import errors, network
@@ -59,7 +60,7 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
   hundreds of lines.
   """
 
-  def __init__(self, name_fn, splits, remedy, filters=None):
+  def __init__(self, name_fn, splits, remedy, filters=None, label_of=None):
     """Constructor; reads nothing.
 
     Args:
@@ -70,12 +71,15 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
         in it stands for the folder.
       filters: a dictionary from SeqIO's splits to functions that say whether an
         example is in the split; all are where a split has none.
+      label_of: a function from an example to an integer, its class, where gin
+        may limit the labels of the split 'train'.
     """
     super().__init__(name_fn(), splits=splits)
     self._name_fn = name_fn
     self._split_map = splits
     self.remedy = remedy
     self._filters = filters or {}
+    self._label_of = label_of
 
   @property
   def tfds_dataset(self):
@@ -94,16 +98,31 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
       raise errors.UserError(f'{data.name} is not prepared in {data_dir}: '
                              + self.remedy.format(data_dir=data_dir))
 
-  def get_dataset(self, split, *args, **kwargs):
+  def get_dataset(self, split, shuffle=True, seed=None, shard_info=None,
+                  **kwargs):
     """As in seqio.TfdsDataSource, of prepared data alone."""
     self._require_prepared()
-    dataset = super().get_dataset(split, *args, **kwargs)
+    if self._is_limited(split):
+      dataset = labels.limited(
+          lambda: super(PreparedTfdsDataSource, self).get_dataset(
+              split, shuffle=False, **kwargs), self._label_of,
+          self.tfds_dataset.name)
+      if shard_info:
+        dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+      return dataset.shuffle(labels.limit(), seed=seed) if shuffle else dataset
+    dataset = super().get_dataset(
+        split, shuffle=shuffle, seed=seed, shard_info=shard_info, **kwargs)
     keep = self._filters.get(split)
     return dataset.filter(keep) if keep else dataset
+
+  def _is_limited(self, split):
+    return self._label_of and split == 'train' and labels.limit() is not None
 
   def num_input_examples(self, split):
     """Returns the rows of a split; None where only reading could tell."""
     self._require_prepared()
+    if self._is_limited(split):
+      return labels.limit()
     return None if split in self._filters else super().num_input_examples(split)
 
   def list_shards(self, split):
@@ -113,7 +132,7 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
 
 
 def add_task(name, tfds_name, splits, preprocessor, metric_fns, filters=None,
-             **kwargs):
+             label_of=None, **kwargs):
   """Registers a task on a TFDS dataset that `mtf_conv prepare` prepares.
 
   Args:
@@ -124,12 +143,13 @@ def add_task(name, tfds_name, splits, preprocessor, metric_fns, filters=None,
       {'inputs': ..., 'targets': ...}, and of what the metrics need besides.
     metric_fns: SeqIO's metric functions.
     filters: see PreparedTfdsDataSource.
+    label_of: see PreparedTfdsDataSource.
     **kwargs: what else seqio.TaskRegistry.add takes.
   """
   seqio.TaskRegistry.add(
       name,
       source=PreparedTfdsDataSource(
-          lambda: tfds_name, splits, filters=filters,
+          lambda: tfds_name, splits, filters=filters, label_of=label_of,
           remedy=f'run mtf_conv prepare {name} --data_dir={{data_dir}}'),
       preprocessors=[
           preprocessor,

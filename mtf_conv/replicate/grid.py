@@ -4,7 +4,8 @@ A scale says how large all of it is: a JSON file in scales/, or one like it.
 Its stages, `pretrain`, `finetune` and `evaluate`, hold gin files, gin bindings
 and the numbers that these take (`%(steps)d`, ...); an entry of `tasks` holds
 what differs from `finetune` for one task, and under `evaluate_on` the tasks it
-is scored on, where that is not the task alone. `environment` holds environment
+is scored on, where that is not the task alone. A task `sst2@2000` is sst2 with
+2,000 labelled rows. `environment` holds environment
 variables of all jobs: without oneDNN, training on one thread is repeatable to
 the last bit, and with checkpoints in float32 a restart changes nothing.
 `hardware` is what they run on. `like` names the scale from which comes all that
@@ -41,7 +42,8 @@ class Run:
     seed: of the weights and of the order of the data.
     job: what is to be done.
     model_dir: the folder of its checkpoints.
-    task: of fine-tuning; None in pre-training, as the next two.
+    task: of fine-tuning, with its number of labels if that is limited; None in
+      pre-training, as the next two.
     init: 'raw' or 'pretrained'.
     learning_rate: of fine-tuning.
     numbers: steps, sequences, inputs, targets of training.
@@ -99,6 +101,21 @@ def load_scale(name):
   if missing:
     raise errors.UserError(f'{path} lacks {", ".join(sorted(missing))}')
   return scale
+
+
+def registered(task):
+  """Returns the task that SeqIO knows: 'sst2' of 'sst2@2000'."""
+  return task.partition('@')[0]
+
+
+def _limit(task):
+  """Returns gin bindings: as many labels as a task's name says."""
+  _, limited, count = task.partition('@')
+  if limited and not count.isdecimal():
+    raise errors.UserError(
+        f'task {task!r}: expected a number of labels after @, as in '
+        f'{registered(task)}@2000')
+  return [f'mtf_conv.tasks.labels.limit = {count}'] if limited else []
 
 
 def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
@@ -189,12 +206,13 @@ class _Grid:
     pretrain_dir = self._folder(model, f'seed{seed}', 'pretrain')
     pretrained = init == 'pretrained'
     where = dict(model=model, task=task, init=init, learning_rate=learning_rate)
-    stage = {**gin_files.sequence_lengths(task),
+    stage = {**gin_files.sequence_lengths(registered(task)),
              **self._scale.get('finetune', {}), **self._scale['tasks'][task]}
     train = self._train(
         'finetune', stage, folder, seed,
-        bindings=[f'LEARNING_RATE = {learning_rate!r}', 'PRETRAINED = ' + (
-            repr(pretrain_dir) if pretrained else 'None')],
+        bindings=[
+            f'LEARNING_RATE = {learning_rate!r}', 'PRETRAINED = ' + (
+                repr(pretrain_dir) if pretrained else 'None'), *_limit(task)],
         needs=(self._name(pretrain_dir),) if pretrained else (), **where)
     runs = [train]
     for scored in stage.get('evaluate_on', [task]):
@@ -204,16 +222,16 @@ class _Grid:
     return runs
 
   def _evaluate(self, folder, scored, task, seed, after, where):
-    name = self._name(folder)
+    name, known = self._name(folder), registered(scored)
     job = jobs.Job(
         name=f'{name}.evaluate' if scored == task else (
             f'{name}.evaluate_{scored}'),
         argv=self._command(
             where['model'], folder,
-            {'gin_params': [], **self._scale['evaluate'], 'task': scored},
-            [f"MIXTURE_NAME = '{scored}'"]),
+            {'gin_params': [], **self._scale['evaluate'], 'task': known},
+            [f"MIXTURE_NAME = '{known}'"]),
         outputs=(os.path.join(glob.escape(folder), 'validation_eval',
-                              f'{scored}_*_predictions'),),
+                              f'{known}_*_predictions'),),
         needs=(after,), seconds=_START_SECONDS)
     return Run('evaluate', seed=seed, job=job, model_dir=folder,
                **{**where, 'task': scored})
@@ -225,7 +243,7 @@ class _Grid:
     job = jobs.Job(
         name=self._name(folder),
         argv=self._command(
-            model, folder, {**stage, 'task': task},
+            model, folder, {**stage, 'task': task and registered(task)},
             [*bindings, f'DATA_SEED = {seed}',
              f'mtf_conv.training.train_model.seed = {seed}']),
         outputs=(os.path.join(

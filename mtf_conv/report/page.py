@@ -7,6 +7,7 @@ import jinja2
 import numpy as np
 
 from mtf_conv.model_dir import events
+from mtf_conv.replicate import grid
 from mtf_conv.report import answers, curves, provenance, scores, table2
 
 _FIGURES = {
@@ -82,7 +83,8 @@ def _plot(grid_runs, cells, out_dir):
       return (pretraining.get(model, '') if run == 'pretrain' else
               best.get((run, model, task), ''))
     path = os.path.join(out_dir, f'curves_{task}.png')
-    curves.plot(path, table2.models(cells), model_dirs, task)
+    curves.plot(
+        path, table2.models(cells), model_dirs, grid.registered(task))
     pictures.append((task, path))
   return pictures
 
@@ -117,7 +119,8 @@ def _examples(cells):
   found = []
   for task, group in cells.dropna(subset=['ours']).groupby('task', sort=False):
     best = group.loc[group.ours.idxmax()]
-    rows = events.predictions(best.model_dir, task, int(best.step))
+    rows = events.predictions(
+        best.model_dir, grid.registered(task), int(best.step))
     right = [row for row in rows if row['target'] == row['prediction']]
     wrong = [row for row in rows if row['target'] != row['prediction']]
     if rows:

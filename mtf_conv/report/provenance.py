@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 
 from mtf_conv.base import errors
 from mtf_conv.model_dir import events, record
+from mtf_conv.replicate import grid
 from mtf_conv.report import scores
 
 
@@ -107,7 +108,8 @@ def _check_scores(run):
           glob.escape(run.model_dir), 'model.ckpt-*.index'))}
   lines = []
   for metric in scores.metrics(run.task)[:1]:
-    scored = set(events.scores(run.model_dir, run.task, metric).index)
+    scored = set(events.scores(
+        run.model_dir, grid.registered(run.task), metric).index)
     if not scored:
       continue  # The table says that it is missing.
     missing = found - scored - {0}  # Nobody misses what was not trained.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mtf_conv.model_dir import events
-from mtf_conv.replicate import paper
+from mtf_conv.replicate import grid, paper
 from mtf_conv.report import uncertainty
 
 _CELL = ['init', 'model', 'task', 'metric']
@@ -25,6 +25,7 @@ _METRICS = {
 
 def metrics(task):
   """Returns the names of the metrics of a task, those of Table 2 first."""
+  task = grid.registered(task)
   return [metric for name, metric in paper.COLUMNS if name == task] + list(
       _METRICS.get(task, ())) or ['accuracy']
 
@@ -45,7 +46,8 @@ def collect(runs):
     if run.stage != 'evaluate':
       continue
     for metric in metrics(run.task):
-      curve = events.scores(run.model_dir, run.task, metric)
+      curve = events.scores(
+          run.model_dir, grid.registered(run.task), metric)
       for step in curve.index[~np.isfinite(curve)]:
         notes.append(f'{run.job.name}: {metric} at step {step} is '
                      f'{curve[step]}, and is left out')
@@ -104,9 +106,10 @@ def _influences(winners):
   """
   found = []
   for run in winners.itertuples():
-    rows = events.predictions(run.model_dir, run.task, int(run.step))
+    task = grid.registered(run.task)
+    rows = events.predictions(run.model_dir, task, int(run.step))
     score, influence = (rows and uncertainty.influence(
-        run.task, run.metric, rows)) or (np.nan, None)
+        task, run.metric, rows)) or (np.nan, None)
     if not abs(score - run.score) < 0.01 or (
         found and len(influence) != len(found[0])):
       return None
