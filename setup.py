@@ -1,10 +1,19 @@
 """Installs mtf_conv, with gin/ and tasks/ of this repository inside it."""
 
+import pathlib
+import re
+
 import setuptools
+
+# The only place of the version.
+_VERSION = re.search(
+    r"^__version__ = '(.+)'$",
+    (pathlib.Path(__file__).parent / 'mtf_conv' / '__init__.py').read_text(),
+    re.M).group(1)
 
 setuptools.setup(
     name='mtf_conv',
-    version='0.1.0',
+    version=_VERSION,
     description=(
         'Pre-trained convolutions for the T5 codebase: lightweight, dynamic '
         'and dilated convolutions in Mesh TensorFlow.'),

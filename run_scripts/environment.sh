@@ -11,6 +11,7 @@
 # fetches it into .uv. .venv is made anew when a file that describes it has
 # changed, when the repository has moved, and when making it was interrupted.
 #
+# MTF_CONV_PYTHON names another Python than the first, such as python3.13.
 # With MTF_CONV_SYSTEM_TENSORFLOW=1 it takes TensorFlow from the Python that
 # makes it, which is 3.9 to 3.11: a TPU VM has one that knows its TPU.
 
@@ -19,8 +20,10 @@
 # the module venv, but no ensurepip.
 _mtf_conv_find_python() {
   local python last='(3, 13)'
+  local candidates=(python3.{11,10,9,12,13} python3 python)
   [[ -z "${MTF_CONV_SYSTEM_TENSORFLOW:-}" ]] || last='(3, 11)'
-  for python in python3.{11,10,9,12,13} python3 python; do
+  [[ -z "${MTF_CONV_PYTHON:-}" ]] || candidates=("$MTF_CONV_PYTHON")
+  for python in "${candidates[@]}"; do
     if "$python" -c "
 import ensurepip, importlib.util, sys, venv
 sys.exit(not (3, 9) <= sys.version_info[:2] <= $last

