@@ -16,7 +16,8 @@ PAGES = sorted(
         commands.ROOT / 'README.md', commands.ROOT / 'CONTRIBUTING.md',
         *commands.ROOT.glob('docs/**/*.md'),
         *commands.ROOT.glob('run_scripts/**/*.sh')]
-    if path.name != 'extend.md')  # What it says to write is there to be run.
+    # What these say to write is there to be run.
+    if path.name not in ('extend.md', 'use.md'))
 
 
 def dry_run(script, *args, **variables):

@@ -260,7 +260,8 @@ def test_jsonl(name, opener, tmp_path, monkeypatch):
     (b'{"text": "cut of', 'not JSON: Unterminated string starting at: line 1 '
      'column 10 (char 9)'),
     (b'["text"]', "expected an object with the field 'text', found list"),
-    (b'{"txt": "a", "id": 1}', "no field 'text' among ['id', 'txt']"),
+    (b'{"txt": "a", "id": 1}',
+     "no field 'text' among ['id', 'txt']; did you mean 'txt'?"),
     (b'{"text": 3}', "the field 'text' must be a string, found int"),
     (b'{"text": "caf\xe9"}', 'not UTF-8: byte 0xe9 at column 14'),
 ])
