@@ -59,42 +59,35 @@ def predicted(call, tmp_path):
 def test_as_many_answers_as_lines(predicted, tmp_path):
   plain = predicted('\n'.join(LINES[:3]).encode())  # Without a last newline.
   assert len(plain) == 3 and all(plain)
-  content = '\n'.join(LINES[:3]) + '\n'
-  for other in (content, content.replace('\n', '\r\n'), '\ufeff' + content):
-    assert predicted(other.encode()) == plain
+  other = '\ufeff{}\r\n\r\n  \r\n{}\r\n{}\r\n'.format(*LINES)
+  assert predicted(gzip.compress(other.encode()), 'in.gz') == [
+      plain[0], '', '', *plain[1:]]
   assert predicted(b'') == []
   assert predicted(b'\n\n') == ['', '']
-  blanks = predicted(f'{LINES[0]}\n\n  \n{LINES[1]}\n'.encode())
-  assert blanks == [plain[0], '', '', plain[1]]
   # Characters that end a line elsewhere are within one here.
   assert len(predicted(f'{LINES[0]}\x00\x0b\x85\u2028\x1b\n'.encode())) == 1
-  assert predicted(gzip.compress(content.encode()), 'in.gz') == plain
 
 
 def test_tsv_and_jsonl(call, tmp_path):
   (tmp_path / 'in.tsv').write_text(f'{LINES[0]}\tfirst\n\n{LINES[1]}\n')
-  code, _, err = call('predict', '--input=in.tsv', '--output=out.jsonl')
+  code, _, err = call('predict', '--input=in.tsv', '--output=out.tsv')
   assert not code, err
-  answers = [json.loads(line) for line in open('out.jsonl')]
-  assert [answer['inputs'] for answer in answers] == [LINES[0], '', LINES[1]]
-  assert answers[1]['prediction'] == ''
+  rows = [line.rstrip('\n').split('\t') for line in open('out.tsv')]
+  assert [row[:-1] for row in rows] == [[LINES[0], 'first'], [''], [LINES[1]]]
   (tmp_path / 'in.jsonl').write_text(''.join(
       json.dumps({'id': i, 'question': line}) + '\n'
       for i, line in enumerate(LINES[:2])))
-  code, _, err = call('predict', '--input=in.jsonl', '--output=out2.jsonl',
+  code, _, err = call('predict', '--input=in.jsonl', '--output=out.jsonl',
                       '--inputs_field=question', '--scores')
   assert not code, err
-  again = [json.loads(line) for line in open('out2.jsonl')]
-  assert [answer['id'] for answer in again] == [0, 1]
-  assert [answer['prediction'] for answer in again] == [
-      answers[0]['prediction'], answers[2]['prediction']]
-  code, _, err = call('predict', '--input=in.tsv', '--output=out.tsv')
-  assert [line.rstrip('\n').split('\t') for line in open('out.tsv')] == [
-      [LINES[0], 'first', answers[0]['prediction']], ['', ''],
-      [LINES[1], answers[2]['prediction']]]
+  answers = [json.loads(line) for line in open('out.jsonl')]
+  assert [answer['id'] for answer in answers] == [0, 1]
+  assert [answer['prediction'] for answer in answers] == [
+      rows[0][-1], rows[2][-1]]
+  assert rows[1][-1] == '' and all(answer['score'] < 0 for answer in answers)
 
 
-def test_score_files(call, tmp_path):
+def test_score_files(call, tmp_path, monkeypatch):
   (tmp_path / 'in.txt').write_text('\n'.join(LINES[:3]))
   (tmp_path / 'targets.txt').write_text('\n'.join(LINES[3:6]))
   (tmp_path / 'in.tsv').write_text(''.join(
@@ -106,28 +99,22 @@ def test_score_files(call, tmp_path):
   assert len(scores) == 3 and all(float(score) < 0 for score in scores)
   assert [line.split('\t')[2] for line in
           (tmp_path / 'out.tsv').read_text().splitlines()] == scores
-  code, out, err = call('score', '--input=in.txt', '--output=-',
-                        '--output_format=tsv', '--classes=ba,ko')
+  with open(tmp_path / 'in.txt') as f:
+    monkeypatch.setattr('sys.stdin', f)
+    code, out, err = call('score', '--input=-', '--output=-',
+                          '--output_format=tsv', '--classes=ba,ko')
   assert not code, err
+  assert len(out.splitlines()) == 3
   for line, row in zip(LINES, out.splitlines()):
     inputs, best, *probabilities = row.split('\t')
     assert inputs == line and best in ('ba', 'ko')
     assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-5)
 
 
-def test_standard_input_and_output(call, monkeypatch, tmp_path):
-  (tmp_path / 'in.txt').write_text('\n'.join(LINES[:3]))
-  with open(tmp_path / 'in.txt') as f:
-    monkeypatch.setattr('sys.stdin', f)
-    code, out, err = call('predict', '--input=-', '--output=-')
-  assert not code, err
-  call('predict', '--input=in.txt', '--output=out.txt')
-  assert out == (tmp_path / 'out.txt').read_text()
-
-
-def test_long_inputs_are_read_or_cut(predicted, call, tmp_path):
-  lines = [' '.join(LINES), LINES[0]]
-  (tmp_path / 'long.txt').write_text('\n'.join(lines))
+def test_long_inputs_are_read_or_cut(call, tmp_path):
+  # A line of a million characters has an answer as well.
+  (tmp_path / 'long.txt').write_text(
+      'ba' * 500_000 + '\n' + ' '.join(LINES[:2]))
   said = []
   for extra in ((), ('--truncate',)):
     code, out, err = call('predict', '--input=long.txt', '--output=-', *extra)
@@ -137,8 +124,6 @@ def test_long_inputs_are_read_or_cut(predicted, call, tmp_path):
   assert whole[1] == cut[1] and whole[0] != cut[0]
   assert '1 inputs are longer than the 24 tokens' in long
   assert '1 inputs were cut to 24 tokens' in short
-  # A line of a million characters has an answer as well.
-  assert predicted(b'ba' * 500_000, 'million.txt') != ['']
 
 
 BAD = [
@@ -206,14 +191,14 @@ def test_flags_that_do_not_fit(call, tmp_path, args, message):
 
 def test_an_output_that_exists_is_kept(call, tmp_path):
   (tmp_path / 'in.txt').write_text(f'{LINES[0]}\n')
-  (tmp_path / 'out.txt').write_text('mine')
-  args = ['predict', '--input=in.txt', '--output=out.txt']
+  (tmp_path / 'out.npy').write_text('mine')
+  args = ['embed', '--input=in.txt', '--output=out.npy']
   code, _, err = call(*args)
-  assert code == 1 and 'out.txt exists and is kept: --overwrite' in err
-  assert (tmp_path / 'out.txt').read_text() == 'mine'
+  assert code == 1 and 'out.npy exists and is kept: --overwrite' in err
+  assert (tmp_path / 'out.npy').read_text() == 'mine'
   assert call(*args, '--overwrite')[0] == 0
-  assert (tmp_path / 'out.txt').read_text() != 'mine'
-  assert sorted(os.listdir(tmp_path)) == ['in.txt', 'out.txt']
+  assert np.load(tmp_path / 'out.npy').shape == (1, 16)
+  assert sorted(os.listdir(tmp_path)) == ['in.txt', 'out.npy']
 
 
 @pytest.fixture
@@ -262,15 +247,15 @@ def test_what_is_done_is_not_done_again(
 
 
 def test_what_is_done_otherwise_is_not_gone_on_with(call, stopped, tmp_path):
-  args = ['predict', '--output=out.txt']
+  args = ['embed', '--output=out.npy']
   stopped(*args)
-  code, _, err = call(*args, '--input=in.txt', '--decode_length=3')
-  assert code == 1 and 'begun with decode_length=None, and now it is 3' in err
+  code, _, err = call(*args, '--input=in.txt', '--truncate')
+  assert code == 1 and 'begun with truncate=False, and now it is True' in err
   (tmp_path / 'in.txt').write_text('\n'.join(reversed(LINES)))
   code, _, err = call(*args, '--input=in.txt')
   assert code == 1 and 'has the answers to other lines than the first 16' in err
   assert not call(*args, '--input=in.txt', '--overwrite')[0]
-  assert len((tmp_path / 'out.txt').read_text().splitlines()) == 40
+  assert np.load(tmp_path / 'out.npy').shape == (40, 16)
 
 
 def test_a_full_disk(call, tmp_path):

@@ -31,7 +31,8 @@ def test_parses_with_unknown_names_as_errors(path):
   text = open(os.path.join(gin_files.gin_folder(), path)).read()
   assert text.startswith('# '), 'opens with what it is for'
   # What run files require of their user, and a file that others include.
-  needed = ['MIXTURE_NAME = None', 'PRETRAINED = None']
+  needed = [f'{macro} = None' for macro in (
+      'MIXTURE_NAME', 'PRETRAINED', 'INPUT', 'TARGETS', 'OUTPUT')]
   needed += {'models/dilatedconv.gin': ['filter_sizes = [3]'],
              'models/mixer.gin': ['mixer = None']}.get(path, [])
   harness.parse_gin([path], needed)

@@ -11,7 +11,9 @@ import pytest
 import seqio
 import tensorflow.compat.v1 as tf
 import tensorflow_estimator
-from mesh_tensorflow.transformer import transformer
+from mesh_tensorflow.transformer import transformer, utils
+from t5.models import mtf_model
+from t5.models import utils as t5_utils
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.util import tf_export
@@ -47,6 +49,10 @@ NAMES = [
       for name in ('_sublayers_per_layer', '_sublayers_initial',
                    '_sublayers_final')],
     ('beam_search', 'mesh-tensorflow', mtf.beam_search),
+    *[(name, 'mesh-tensorflow', utils) for name in (
+        'write_lines_to_file', 'get_inputs_from_file', 'encode_inputs',
+        'get_estimator', 'export_model')],
+    ('get_vocabulary', 't5', t5_utils),
     ('_depthwise_conv1d_hack', 'mesh-tensorflow', mtf.layers),
     *[(name, 'seqio', seqio.SentencePieceVocabulary)
       for name in ('sentencepiece_model_file', 'sp_model', 'tokenizer')],
@@ -82,6 +88,22 @@ def test_the_global_step_is_the_first_variable():
 def test_the_loss_of_a_unitransformer_is_asked_for_first():
   source = inspect.getsource(transformer.Unitransformer._compute_loss)
   assert 'if self._loss_fn:' in source
+
+
+def test_what_is_replaced_is_called_by_its_name():
+  """A function that others hold on to would stay as it was."""
+  def source(function):
+    return inspect.getsource(inspect.unwrap(function))
+
+  assert 'get_estimator,' in source(utils.run)
+  assert 'export_model(' in source(utils.run)
+  assert 'mtf_utils.get_estimator(' in source(mtf_model.MtfModel.estimator)
+  assert 'mtf_utils.export_model(' in source(mtf_model.MtfModel.export)
+  assert 'get_inputs_from_file(' in source(utils.decode_from_file)
+  assert 'encode_inputs(' in source(utils.score_from_strings)
+  assert 'write_lines_to_file(' in source(utils.save_scores)
+  assert 'hasattr(vocab, "decode_tf")' in source(utils.tpu_estimator_model_fn)
+  assert 'utils.get_vocabulary()' in source(mtf_model.MtfModel.predict)
 
 
 def test_every_private_name_is_on_the_page():
