@@ -20,7 +20,7 @@ from mesh_tensorflow.transformer import transformer_layers
 
 from mtf_conv import cli
 from mtf_conv.base import command_line
-from mtf_conv.exchange import hugging_face, names
+from mtf_conv.exchange import hugging_face, names, tokenizer
 from mtf_conv.model_dir import checkpoints
 from mtf_conv.testing import model
 
@@ -338,29 +338,35 @@ def test_buckets_are_those_of_mesh_tensorflow():
         twin.relative_buckets(torch.tensor(distance), 32, causal), found)
 
 
-def test_tokens_are_those_of_training(made, tmp_path):
-  out = tmp_path / 'out'
-  hugging_face.write(made('lightconv')[0], out)
-  _same_tokens(out, os.environ['MTF_CONV_VOCAB'], [
+@pytest.mark.parametrize('options', [
+    {}, {'model_type': 'bpe', 'normalization_rule_name': 'identity'}])
+def test_tokens_are_those_of_training(options, tmp_path):
+  path = tiny_vocabulary.write(tmp_path / 'tiny.model', **options)
+  tokenizer.write(tmp_path, path, 100)
+  (tmp_path / 'config.json').write_text('{"model_type": "t5"}')
+  _same_tokens(tmp_path, path, [
       ' '.join(tiny_vocabulary.words(30, seed=1)), '  ba  ko, li ', '', 'a\tb',
-      'é ① 北京', '<extra_id_0> ba <extra_id_99>', 'under_score ~`^'])
+      'é ① 北京', 'ba\nko\u3000li é北 mu', '<extra_id_0> ba <extra_id_99>',
+      'under_score ~`^'])
 
 
 def _same_tokens(folder, path, texts):
-  tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+  loaded = transformers.AutoTokenizer.from_pretrained(
+      str(folder), trust_remote_code=True)
   vocabulary = seqio.SentencePieceVocabulary(path, 100)
-  assert len(tokenizer) == vocabulary.vocab_size
-  assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)
+  assert len(loaded) == vocabulary.vocab_size
+  assert (loaded.pad_token_id, loaded.eos_token_id) == (0, 1)
   for text in texts:
     ids = vocabulary.encode(text)
-    assert tokenizer(text).input_ids == [*ids, 1], text
+    assert loaded(text).input_ids == [*ids, 1], text
     if 2 not in ids and '<' not in text:
-      assert tokenizer.decode(ids) == vocabulary.decode(ids)
+      assert loaded.decode(ids) == vocabulary.decode(ids)
 
 
 def test_tokens_of_real_text_by_t5s_vocabulary(data_dir, tmp_path):
   path = f'{data_dir}/t5_vocab/sentencepiece.model'
-  hugging_face.write_tokenizer(tmp_path, path, 100)
+  tokenizer.write(tmp_path, path, 100)
+  (tmp_path / 'config.json').write_text('{"model_type": "t5"}')
   with open(f'{data_dir}/trec/train_5500.label', encoding='latin-1') as f:
     texts = f.read().splitlines()[:1000]
   assert len(texts) == 1000
@@ -590,9 +596,9 @@ def test_the_page_does_what_it_says(made, tmp_path, monkeypatch, capsys):
         _run_block(language, text, namespace)
   assert len(namespace['answers']) == 2
   tuned = _load('demo_tuned')
-  tokenizer = namespace['tokenizer']
-  answers = tuned.generate(**tokenizer(['what is koro'], return_tensors='pt'))
-  assert tokenizer.batch_decode(answers, skip_special_tokens=True) == ['ba']
+  loaded = namespace['tokenizer']
+  answers = tuned.generate(**loaded(['what is koro'], return_tensors='pt'))
+  assert loaded.batch_decode(answers, skip_special_tokens=True) == ['ba']
   np.testing.assert_array_equal(
       _read('runs/tuned')['shared/embedding'],
       tuned.shared.weight.detach().numpy())

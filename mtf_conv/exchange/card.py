@@ -9,7 +9,7 @@ _HOW = '''```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 folder = '.'  # Where this file lies.
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder{trust})
 model = AutoModelForSeq2SeqLM.from_pretrained(folder{trust})
 batch = tokenizer(['a text', 'another one'], padding=True, return_tensors='pt')
 answers = model.generate(**batch, num_beams=4)

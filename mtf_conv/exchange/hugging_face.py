@@ -7,15 +7,13 @@ load into transformers' T5 classes.
 import json
 import os
 import re
-import shutil
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from sentencepiece import sentencepiece_model_pb2
 
 from mtf_conv import vocabulary
 from mtf_conv.base import errors, files, gin_values
-from mtf_conv.exchange import card, description, names
+from mtf_conv.exchange import card, description, names, tokenizer
 from mtf_conv.model_dir import checkpoints, record
 
 _NOT_WEIGHTS = re.compile(r'_slot_\w+$|/adam_[mv]$|^global_step$')
@@ -84,7 +82,7 @@ def write(path, out_dir, own_code=False):
   try:
     with files.new_folder(out_dir) as new:
       model.save_pretrained(new)
-      write_tokenizer(new, spiece, extra_ids)
+      tokenizer.write(new, spiece, extra_ids)
       if gin_file:
         tf.io.gfile.copy(gin_file, str(new / _GIN_FILES[0]))
       (new / 'README.md').write_text(
@@ -354,9 +352,7 @@ def _vocabulary(folder, vocab_size):
         f'{folder} was trained with the vocabulary {trained.get("path")} '
         f'(sha256 {trained.get("sha256", "")[:12]}), and {path} is another: '
         'set MTF_CONV_VOCAB to the former')
-  with open(path, 'rb') as f:
-    model = sentencepiece_model_pb2.ModelProto.FromString(f.read())
-  pieces = len(model.pieces)
+  pieces = len(tokenizer.read(path).pieces)
   extra_ids = trained.get('size', pieces + vocabulary.EXTRA_IDS) - pieces
   if pieces + extra_ids > vocab_size:
     raise errors.UserError(
@@ -364,21 +360,6 @@ def _vocabulary(folder, vocab_size):
         f'embeds {vocab_size}: set MTF_CONV_VOCAB to the vocabulary that it '
         'was trained with')
   return path, extra_ids
-
-
-def write_tokenizer(folder, spiece, extra_ids):
-  """Writes the files of transformers' T5Tokenizer.
-
-  Args:
-    folder: a pathlib.Path.
-    spiece: the path of a SentencePiece model.
-    extra_ids: the number of sentinels.
-  """
-  import transformers
-  shutil.copyfile(spiece, folder / 'spiece.model')
-  tokenizer = transformers.T5Tokenizer.from_pretrained(
-      str(folder), extra_ids=extra_ids, clean_up_tokenization_spaces=False)
-  tokenizer.save_pretrained(folder)
 
 
 def _generation_config(has_gin):
