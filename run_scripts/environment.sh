@@ -93,7 +93,9 @@ _mtf_conv_install() {
       "$python" -m venv \
         ${MTF_CONV_SYSTEM_TENSORFLOW:+--system-site-packages} "$VIRTUAL_ENV"
     else
-      "$uv" venv -q --no-project --python '>=3.9,<3.12' "$VIRTUAL_ENV"
+      # One that is there without venv or pip, else the best tested.
+      python="$("$uv" python find --no-project '>=3.9,<3.14' 2>/dev/null)"
+      "$uv" venv -q --no-project --python "${python:-3.11}" "$VIRTUAL_ENV"
     fi &&
       if "$VIRTUAL_ENV/bin/python" -c 'import sys
 sys.exit(sys.version_info < (3, 12))'; then

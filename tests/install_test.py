@@ -167,6 +167,7 @@ fi
 if [[ "$1 $2" == '-c import pip'* ]]; then exit "${NO_PIP:-0}"; fi
 if [[ "$1" == -c ]]; then exit "${UNFIT:-0}"; fi
 echo "${0##*/} $*" >>"$CALLS"
+if [[ "$1 $2" == 'python find' ]]; then echo "${FOUND:-}"; exit; fi
 if [[ "$*" == *--target*uv ]]; then
   mkdir -p "${@: -2:1}/bin"
   cp "$0" "${@: -2:1}/bin/uv"
@@ -263,7 +264,8 @@ def test_uv_brings_its_own_python(checkout):
   assert checkout.run()[0] == 0
   install = 'uv pip install -q --no-deps'
   assert checkout.called() == [
-      f'uv venv -q --no-project --python >=3.9,<3.12 {checkout.root}/.venv',
+      'uv python find --no-project >=3.9,<3.14',
+      f'uv venv -q --no-project --python 3.11 {checkout.root}/.venv',
       f'{install} setuptools==1 wheel==2',
       f'{install} --no-build-isolation -r {checkout.root}/requirements.lock',
       f'{install} --no-build-isolation -e {checkout.root}',
@@ -278,12 +280,21 @@ def test_any_pip_brings_uv(checkout):
   assert (code, said) == (0, (
       f'Installing uv into {folder}: it brings a Python that fits\n'
       f'Installing mtf_conv into {checkout.root}/.venv (about 3 GB, once)\n'))
-  assert checkout.called()[:2] == [
+  assert checkout.called()[:3] == [
       f'python3 -m pip install -qq --target {folder} uv',
-      f'uv venv -q --no-project --python >=3.9,<3.12 {checkout.root}/.venv']
+      'uv python find --no-project >=3.9,<3.14',
+      f'uv venv -q --no-project --python 3.11 {checkout.root}/.venv']
   shutil.rmtree(checkout.root / '.venv')
   assert checkout.run(UNFIT='1')[0] == 0
-  assert 'pip install -qq --target' not in checkout.called()[0]
+  assert not any('--target' in call for call in checkout.called())
+
+
+def test_uv_takes_a_python_without_venv(checkout):
+  checkout.add('uv')
+  assert checkout.run(FOUND='/usr/bin/python3.12')[0] == 0
+  assert checkout.called()[1] == (
+      'uv venv -q --no-project --python /usr/bin/python3.12 '
+      f'{checkout.root}/.venv')
 
 
 def test_a_python_can_be_named(checkout):
