@@ -1,4 +1,4 @@
-"""Pre-training tasks: T5's span corruption, on C4 and on local text.
+"""Pre-training tasks: T5's span corruption, on C4, IMDb and local text.
 
 T5's own recipe does the work (15% of the tokens, spans of 3 on average, a
 unique sentinel for each): with the lengths of gin/objectives/span_3_15.gin no
@@ -9,6 +9,7 @@ import functools
 
 import gin
 import seqio
+import tensorflow as tf
 from mtf_conv.tasks import text_files, tfds_source
 from t5.data import preprocessors
 
@@ -45,11 +46,21 @@ def span_corruption(dataset, sequence_length, output_features,
       mean_noise_span_length=mean_span_length, noise_density=noise_density)
 
 
-def _add(name, source):
+def _without_line_breaks(dataset):
+  """Takes HTML's line breaks out of reviews."""
+  def convert(example):
+    return {'text': tf.strings.regex_replace(
+        example['text'], r'(<br />\s*)+', ' ')}
+
+  return dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _add(name, source, *preprocessors):
   seqio.TaskRegistry.add(
       name,
       source=source,
       preprocessors=[
+          *preprocessors,
           functools.partial(
               seqio.preprocessors.rekey,
               key_map={'inputs': None, 'targets': 'text'}),
@@ -70,3 +81,9 @@ _add('c4_span_corruption', tfds_source.PreparedTfdsDataSource(
     remedy='prepare it there with TFDS and Apache Beam, or train on local text '
            'with text_span_corruption'))
 _add('text_span_corruption', text_files.TextFileDataSource())
+# Its 50,000 unlabelled reviews, 1,000 of which are held out.
+_add('imdb_span_corruption', tfds_source.PreparedTfdsDataSource(
+    lambda: 'imdb_reviews/plain_text:1.0.0',
+    splits={'train': 'unsupervised[2%:]', 'validation': 'unsupervised[:2%]'},
+    remedy='run mtf_conv prepare imdb --data_dir={data_dir}'),
+     _without_line_breaks)

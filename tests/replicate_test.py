@@ -123,6 +123,30 @@ def test_a_command_says_all():
   assert not any('%(' in part for run in runs for part in run.job.argv)
 
 
+def test_a_scale_that_prepares_its_data(tmp_path):
+  root = tmp_path / 'runs'
+  _, runs = _grid('evening', str(root), models=['lightconv'], tasks=['trec'],
+                  learning_rates=[0.001], raw_dir='raw')
+  prepare, vocabulary, pretrain, raw, *_ = runs
+  assert prepare.job.argv == (
+      'mtf_conv', 'prepare', 'imdb', 'sst2', 'trec',
+      f'--raw_dir={pathlib.Path.cwd()}/raw', f'--data_dir={root}/data')
+  assert vocabulary.job.needs == ('prepare',)
+  assert vocabulary.job.argv == (
+      'mtf_conv', 'train_vocabulary', '--task=imdb_span_corruption',
+      f'--data_dir={root}/data', '--size=4000',
+      f'--out={root}/vocabulary.model', '--lowercase')
+  for run in (pretrain, raw):
+    assert run.job.needs[:2] == ('prepare', 'vocabulary')
+    assert f'--t5_tfds_data_dir={root}/data' in run.job.argv
+    assert ('--gin_param=mtf_conv.vocabulary.sentencepiece_model_path = '
+            f"'{root}/vocabulary.model'") in run.job.argv
+  slurm = plans.to_slurm(runs)
+  assert slurm.index('mtf_conv prepare') < slurm.index('pretrain=$(sbatch')
+  with pytest.raises(errors.UserError, match='--raw_dir: this scale prepares'):
+    _grid('demo', raw_dir='raw')
+
+
 @pytest.mark.parametrize('filters, message', [
     (dict(models=['lightcon']), "unknown model 'lightcon'.*mean 'lightconv'"),
     (dict(tasks=['trek']), "unknown task 'trek': choose from trec, sst2"),

@@ -30,6 +30,9 @@ def add(parser):
   parser.add_argument(
       '--checkpoints', metavar='DIR',
       help='where all model_dirs go, for a TPU gs://BUCKET/... (default: ROOT)')
+  parser.add_argument(
+      '--raw_dir', metavar='DIR', help='the raw files that data is prepared '
+      'from, as for mtf_conv prepare; without it they are downloaded')
   modules.add_flag(parser)
   for name, help_ in _TPU_FLAGS.items():
     parser.add_argument(f'--{name}', metavar='NAME', help=help_)
@@ -58,9 +61,10 @@ def make(args):
   hardware = args.hardware or ('tpu' if args.tpu else None)
   runs = grid.make(
       scale, args.root, args.models, args.tasks, args.init, args.learning_rates,
-      args.seeds, hardware, args.checkpoints, flags)
+      args.seeds, hardware, args.checkpoints, flags, args.raw_dir)
   return scale, [run for run in runs
-                 if run.stage == 'pretrain' or not args.pretrain_only]
+                 if run.stage in ('prepare', 'pretrain')
+                 or not args.pretrain_only]
 
 
 def _list(kind):

@@ -1,9 +1,11 @@
 """mtf_conv replicate: plans, runs and shows the paper's grid."""
 
+import importlib
 import os
 import sys
 
-from mtf_conv.base import errors, modules
+from mtf_conv import t5_main
+from mtf_conv.base import command_line, errors, modules
 from mtf_conv.commands import grid_flags
 from mtf_conv.replicate import jobs, runner
 
@@ -86,7 +88,21 @@ def run(root, runs, scale, at_once, threads):
     if not left:
       return 0
     failed = runner.run_jobs(
-        root, all_jobs, at_once, threads, scale.get('environment'))
+        root, all_jobs, at_once, threads, scale.get('environment'), _run_job)
   for job, reason in failed:
     print('\n' + jobs.describe_failure(root, job, reason), file=sys.stderr)
   return 1 if failed else 0
+
+
+def _run_job(argv):
+  """Runs a command of t5_mesh_conv, or of a verb."""
+  program, verb, *args = argv
+  if program == 't5_mesh_conv':
+    t5_main.console_entry_point(argv)
+    return
+  parser = command_line.Parser(prog=f'{program} {verb}')
+  work = importlib.import_module(f'mtf_conv.commands.{verb}').add_flags(parser)
+  try:
+    sys.exit(work(parser.parse_args(args)))
+  except errors.UserError as error:
+    sys.exit(f'{program} {verb}: {error}')

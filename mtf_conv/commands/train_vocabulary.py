@@ -5,9 +5,16 @@ from mtf_conv.base import errors, modules
 
 def add_flags(parser):
   """Adds the flags; returns the function that does the work."""
+  read = parser.add_mutually_exclusive_group(required=True)
+  read.add_argument(
+      '--text', metavar='GLOB', help='text files, as in MTF_CONV_TEXT: globs '
+      'of .txt, .jsonl or .tokens, parted by commas')
+  read.add_argument(
+      '--task', metavar='NAME', help='the training text of a task, such as '
+      'imdb_span_corruption, once its data is prepared')
   parser.add_argument(
-      '--text', required=True, metavar='GLOB', help='text files, as in '
-      'MTF_CONV_TEXT: globs of .txt, .jsonl or .tokens, parted by commas')
+      '--data_dir', help="TFDS's data folder, for --task; TFDS's default when "
+      'it is not given')
   parser.add_argument(
       '--size', required=True, type=int, metavar='N', help='the number of '
       "pieces; T5's own has 32000. The 100 sentinels come on top")
@@ -29,8 +36,15 @@ def add_flags(parser):
           f'--character_coverage (={args.character_coverage}) must be above 0 '
           'and at most 1')
     modules.import_all(args.module_import)
+    import seqio
+
     from mtf_conv.prepare import train_vocabulary
+    if args.data_dir:
+      seqio.set_tfds_data_dir_override(args.data_dir)
+    documents = (train_vocabulary.documents_of_files(args.text) if args.text
+                 else train_vocabulary.documents_of_task(args.task))
     train_vocabulary.train(
-        args.text, args.size, args.out, args.lowercase, args.character_coverage)
+        documents, args.text or args.task, args.size, args.out, args.lowercase,
+        args.character_coverage)
 
   return run

@@ -8,6 +8,8 @@ import textwrap
 
 import sentencepiece
 import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from mtf_conv import (
   tasks,  # noqa: F401, registers
@@ -23,7 +25,53 @@ _SAMPLE = 20_000  # Sentences on which the finished model is measured.
 _SHOWN = 20  # Characters and labels that are listed.
 
 
-def train(text, size, path, lowercase=False, character_coverage=0.9995):
+def documents_of_files(text):
+  """Returns a function that yields the documents of text files.
+
+  Args:
+    text: globs of text files, parted by commas; see tasks.text_files.
+
+  Raises:
+    errors.UserError: there is no such text.
+  """
+  paths = text_files.expand(text)
+  return lambda: itertools.chain.from_iterable(
+      map(text_files.read_documents, paths))
+
+
+def documents_of_task(name):
+  """Returns a function that yields the training text of a task.
+
+  Args:
+    name: of a task that pre-trains on the field 'text' of its source.
+
+  Raises:
+    errors.UserError: there is no such task, or it has no text.
+  """
+  names = seqio.TaskRegistry.names()
+  if name not in names:
+    raise errors.UserError(
+        f'unknown task {name!r}{errors.nearest(name, names)}')
+  task = seqio.TaskRegistry.get(name)
+  inputs = task.output_features.get('inputs')
+  if inputs and inputs.required:
+    raise errors.UserError(f'{name} does not pre-train on text')
+
+  def documents():
+    with tf.Graph().as_default():
+      dataset = task.source.get_dataset('train', shuffle=False)
+      for preprocessor in task.preprocessors:
+        if preprocessor is seqio.preprocessors.tokenize:
+          break
+        dataset = preprocessor(dataset)
+      for example in tfds.as_numpy(dataset):
+        yield example['targets'].decode('utf-8')
+
+  return documents
+
+
+def train(documents, source, size, path, lowercase=False,
+          character_coverage=0.9995):
   """Trains a model and prints what it can write.
 
   Padding, end and unknown are 0, 1 and 2, and no piece begins a sequence: the
@@ -31,7 +79,8 @@ def train(text, size, path, lowercase=False, character_coverage=0.9995):
   always is: labels and logical forms are written in it.
 
   Args:
-    text: globs of text files, parted by commas; see tasks.text_files.
+    documents: a function that yields strings, the same ones each time.
+    source: what they are called.
     size: the number of pieces.
     path: where the model is written, whole or not at all.
     lowercase: whether it takes upper case for lower case.
@@ -39,17 +88,16 @@ def train(text, size, path, lowercase=False, character_coverage=0.9995):
       are unknown.
 
   Raises:
-    errors.UserError: there is no such text, or too little or too much of it for
-      that many pieces.
+    errors.UserError: there is no text, or too little or too much of it for that
+      many pieces.
   """
-  paths = text_files.expand(text)
-  if next(_sentences(paths), None) is None:
-    raise errors.UserError(f'{text} holds no text')
+  if next(_sentences(documents()), None) is None:
+    raise errors.UserError(f'{source} holds no text')
   ascii_characters = ''.join(map(chr, range(33, 127)))
   model = io.BytesIO()
   try:
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=_sentences(paths), model_writer=model,
+        sentence_iterator=_sentences(documents()), model_writer=model,
         vocab_size=size, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
         normalization_rule_name='nmt_nfkc_cf' if lowercase else 'nmt_nfkc',
         required_chars=(
@@ -59,39 +107,38 @@ def train(text, size, path, lowercase=False, character_coverage=0.9995):
   except RuntimeError as error:
     reason = str(error).splitlines()[0].rpartition('] ')[2]
     raise errors.UserError(
-        f'no vocabulary of --size={size} can be trained on {text}: {reason}'
+        f'no vocabulary of --size={size} can be trained on {source}: {reason}'
     ) from error
   path = os.path.abspath(os.path.expanduser(path))
   os.makedirs(os.path.dirname(path), exist_ok=True)
   files.write_whole(path, model.getvalue())
   print(f'{path}: {size} pieces, sha256 {files.sha256(path)}')
   for line in _findings(
-      vocabulary.ConfiguredVocabulary(lambda: path), paths):
+      vocabulary.ConfiguredVocabulary(lambda: path), documents):
     print(line)
   print(f'To use it: export MTF_CONV_VOCAB={path}')
 
 
-def _sentences(paths):
-  """Yields the lines of text files, long ones in parts of whole words."""
-  for path in paths:
-    for document in text_files.read_documents(path):
-      for line in document.splitlines():
-        if len(line) <= _CHARACTERS:
-          yield line
-        else:
-          yield from textwrap.wrap(line, _CHARACTERS, break_on_hyphens=False)
+def _sentences(documents):
+  """Yields the lines of documents, long ones in parts of whole words."""
+  for document in documents:
+    for line in document.splitlines():
+      if len(line) <= _CHARACTERS:
+        yield line
+      else:
+        yield from textwrap.wrap(line, _CHARACTERS, break_on_hyphens=False)
 
 
-def _findings(vocab, paths):
+def _findings(vocab, documents):
   """Yields lines on how short and how faithfully a vocabulary writes.
 
   Args:
     vocab: a seqio.SentencePieceVocabulary.
-    paths: text files.
+    documents: a function that yields strings.
   """
   words = pieces = 0
   characters = collections.Counter()
-  for sentence in itertools.islice(_sentences(paths), _SAMPLE):
+  for sentence in itertools.islice(_sentences(documents()), _SAMPLE):
     words += len(sentence.split())
     pieces += len(vocab.encode(sentence))
     characters.update(sentence)

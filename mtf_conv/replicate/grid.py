@@ -5,7 +5,9 @@ Its stages, `pretrain`, `finetune` and `evaluate`, hold gin files, gin bindings
 and the numbers that these take (`%(steps)d`, ...); an entry of `tasks` holds
 what differs from `finetune` for one task, and under `evaluate_on` the tasks it
 is scored on, where that is not the task alone. A task `sst2@2000` is sst2 with
-2,000 labelled rows. `environment` holds environment
+2,000 labelled rows. `prepare` names the tasks whose data is prepared first, and
+under `vocabulary` a task on whose text a vocabulary of a `size` is trained for
+all; both lie in the folder of the grid. `environment` holds environment
 variables of all jobs: without oneDNN, training on one thread is repeatable to
 the last bit, and with checkpoints in float32 a restart changes nothing.
 `hardware` is what they run on. `like` names the scale from which comes all that
@@ -37,8 +39,8 @@ class Run:
   """One job of the grid, and its place in it.
 
   Attributes:
-    stage: 'pretrain', 'finetune' or 'evaluate'.
-    model: the name of a model.
+    stage: 'prepare', 'pretrain', 'finetune' or 'evaluate'.
+    model: the name of a model; None where data is prepared.
     seed: of the weights and of the order of the data.
     job: what is to be done.
     model_dir: the folder of its checkpoints.
@@ -119,7 +121,7 @@ def _limit(task):
 
 
 def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
-         seeds=None, hardware=None, checkpoints=None, flags=()):
+         seeds=None, hardware=None, checkpoints=None, flags=(), raw_dir=None):
   """Makes the runs of a grid; None takes all that the scale has.
 
   Args:
@@ -134,6 +136,7 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
     checkpoints: the folder of all model_dirs, which may be in a bucket; root
       when None.
     flags: of t5_mesh_conv, which every command gets.
+    raw_dir: the folder of raw files, where the scale prepares data.
 
   Returns:
     A list of Runs, those first that others need.
@@ -146,9 +149,10 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
       'tasks': _choose('task', tasks, scale['tasks']),
       'inits': _choose('init', inits, paper.INITS)}
   rates = learning_rates or scale.get('learning_rates', paper.LEARNING_RATES)
+  runs, more_flags = _preparation(scale, os.path.abspath(root), raw_dir)
   grid = _Grid(scale, checkpoints or os.path.abspath(root),
-               hardware or scale['hardware'], flags)
-  runs = []
+               hardware or scale['hardware'], [*flags, *more_flags],
+               [run.job.name for run in runs])
   for seed in seeds or [0]:
     for model in chosen['models']:
       if 'pretrained' in chosen['inits']:
@@ -159,6 +163,37 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
           for rate in rates:
             runs += grid.finetune(model, task, init, rate, seed)
   return runs
+
+
+def _preparation(scale, root, raw_dir):
+  """Returns the Runs that prepare data, and the flags of those that read it."""
+  if 'prepare' not in scale:
+    if raw_dir:
+      raise errors.UserError(
+          '--raw_dir: this scale prepares no data; mtf_conv prepare does')
+    return [], []
+  stage = scale['prepare']
+  data = os.path.join(root, 'data')
+  raw = [f'--raw_dir={os.path.abspath(raw_dir)}'] if raw_dir else []
+  prepare = jobs.Job(
+      name='prepare', argv=('mtf_conv', 'prepare', *stage['tasks'], *raw,
+                            f'--data_dir={data}'),
+      outputs=(os.path.join(glob.escape(data), 'mtf_conv', '*.json'),),
+      seconds=60)
+  made, flags = [prepare], [f'--t5_tfds_data_dir={data}']
+  if 'vocabulary' in stage:
+    model = os.path.join(root, 'vocabulary.model')
+    wanted = stage['vocabulary']
+    made.append(jobs.Job(
+        name='vocabulary', argv=(
+            'mtf_conv', 'train_vocabulary', f'--task={wanted["task"]}',
+            f'--data_dir={data}', f'--size={wanted["size"]}', f'--out={model}',
+            *(['--lowercase'] if wanted.get('lowercase') else [])),
+        outputs=(glob.escape(model),), needs=('prepare',), seconds=60))
+    flags.append('--gin_param=mtf_conv.vocabulary.sentencepiece_model_path = '
+                 f'{model!r}')
+  return [Run('prepare', model=None, seed=0, job=job, model_dir=data)
+          for job in made], flags
 
 
 def _models(scale):
@@ -187,8 +222,9 @@ def _choose(kind, wanted, known):
 class _Grid:
   """Makes single runs."""
 
-  def __init__(self, scale, root, hardware, flags):
+  def __init__(self, scale, root, hardware, flags, needs):
     self._scale = scale
+    self._needs = tuple(needs)
     self._root = root
     self._hardware = hardware
     self._flags = flags
@@ -248,7 +284,8 @@ class _Grid:
              f'mtf_conv.training.train_model.seed = {seed}']),
         outputs=(os.path.join(
             glob.escape(folder), f'model.ckpt-{stage["steps"]}.index'),),
-        needs=needs, progress=os.path.join(folder, 'progress.json'),
+        needs=(*self._needs, *needs),
+        progress=os.path.join(folder, 'progress.json'),
         seconds=_START_SECONDS + stage['steps'] * stage['sequences'] * (
             stage['inputs'] + stage['targets']) / _TOKENS_PER_SECOND)
     return Run(stage_name, model=model, task=task, seed=seed, job=job,

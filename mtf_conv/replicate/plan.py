@@ -78,16 +78,16 @@ def to_shell(runs):
 def to_slurm(runs):
   """Writes a script that submits the grid to SLURM.
 
-  It is two arrays: the pre-trainings, and a task for each fine-tuning with its
-  evaluation, which waits for them.
+  It is an array for each stage: what prepares data, the pre-trainings, and a
+  task for each fine-tuning with its evaluation; each waits for the one before.
   """
   chains = {}
   for run in runs:
     chains.setdefault(run.model_dir, []).append(run)
-  arrays = {'pretrain': [], 'finetune': []}
+  arrays = {'prepare': [], 'pretrain': [], 'finetune': []}
   for chain in chains.values():
-    arrays['pretrain' if chain[0].stage == 'pretrain' else 'finetune'].append(
-        ' && '.join(run.job.command() for run in chain))
+    stage = chain[0].stage if chain[0].stage in arrays else 'finetune'
+    arrays[stage].append(' && '.join(run.job.command() for run in chain))
   text = '#!/bin/bash\n# Submits the grid: bash THIS_FILE\nset -euo pipefail\n'
   dependency = ''
   for name, commands in arrays.items():

@@ -1,4 +1,4 @@
-"""Runs jobs that are commands of t5_mesh_conv."""
+"""Runs jobs that are commands of t5_mesh_conv, and others like them."""
 
 import os
 
@@ -6,7 +6,8 @@ from mtf_conv import t5_main
 from mtf_conv.replicate import jobs
 
 
-def run_jobs(root, all_jobs, at_once, threads, environment=None):
+def run_jobs(root, all_jobs, at_once, threads, environment=None,
+             main=t5_main.console_entry_point):
   """Runs jobs, see jobs.run.
 
   To be called before TensorFlow is imported: some of the environment is read
@@ -18,6 +19,7 @@ def run_jobs(root, all_jobs, at_once, threads, environment=None):
     at_once: how many run at a time.
     threads: of each job.
     environment: environment variables that this process and each job gets.
+    main: a function of a job's argv.
 
   Returns:
     A list of (job, reason) of those that failed.
@@ -26,4 +28,4 @@ def run_jobs(root, all_jobs, at_once, threads, environment=None):
       ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'),
       str(threads)))
   t5_main.preload()
-  return jobs.run(root, all_jobs, t5_main.console_entry_point, at_once)
+  return jobs.run(root, all_jobs, main, at_once)
