@@ -112,9 +112,8 @@ def test_score_files(call, tmp_path, monkeypatch):
 
 
 def test_long_inputs_are_read_or_cut(call, tmp_path):
-  # A line of a million characters has an answer as well.
   (tmp_path / 'long.txt').write_text(
-      'ba' * 500_000 + '\n' + ' '.join(LINES[:2]))
+      ' '.join(LINES[:6]) + '\n' + ' '.join(LINES[:2]))
   said = []
   for extra in ((), ('--truncate',)):
     code, out, err = call('predict', '--input=long.txt', '--output=-', *extra)
@@ -124,6 +123,13 @@ def test_long_inputs_are_read_or_cut(call, tmp_path):
   assert whole[1] == cut[1] and whole[0] != cut[0]
   assert '1 inputs are longer than the 24 tokens' in long
   assert '1 inputs were cut to 24 tokens' in short
+
+
+@pytest.mark.slow
+def test_a_million_characters_have_an_answer(predicted):
+  million = (' '.join(LINES) * 1400)[:1_000_000]
+  assert len(million) == 1_000_000
+  assert len(predicted(million.encode())) == 1
 
 
 BAD = [
@@ -150,6 +156,8 @@ BAD = [
     (b'a\n', 'in.txt', ('--classes=a,a',),
      "--classes: 'a' and 'a' are the same tokens"),
     (b'a\n', 'in.txt', ('--classes=a',), 'expected two or more names'),
+    (b'a\n', 'in.txt', ('--classes=a,\u65e5',),
+     "'\u65e5' has characters that the model's vocabulary does not know"),
     (b'a\tb\n', 'in.tsv', ('--input=none.tsv',),
      'none.tsv: there is no such file'),
     (b'a\tb\n', 'in.tsv', ('--output=no/out',), 'no is no folder'),
@@ -244,6 +252,21 @@ def test_what_is_done_is_not_done_again(
     assert found.shape == (40, 16)
     np.testing.assert_allclose(
         found, np.load(tmp_path / f'whole.{name}'), atol=1e-5)
+
+
+def test_a_wrong_line_of_standard_input_keeps_what_comes_before(
+    call, tmp_path, monkeypatch):
+  content = '\n'.join(LINES).encode()
+  for lines, code in ((content.replace(LINES[20].encode(), b'\xe9'), 1),
+                      (content, 0)):
+    (tmp_path / 'in').write_bytes(lines)
+    with open(tmp_path / 'in') as f:
+      monkeypatch.setattr('sys.stdin', f)
+      found, _, err = call('embed', '--input=-', '--output=out.npy',
+                           '--batch_size=1')
+    assert found == code
+    assert ('goes on after 16' if not code else '-:21: not UTF-8') in err
+  assert np.load(tmp_path / 'out.npy').shape == (40, 16)
 
 
 def test_what_is_done_otherwise_is_not_gone_on_with(call, stopped, tmp_path):

@@ -41,19 +41,24 @@ def run(verb, engine, source, output, batch_size, total=None):
   with output, concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
     output.skip(record.line for record in itertools.islice(source, output.done))
     with _Progress(total, output.done) as progress:
-      before = None
+      before, wrong = None, None
       try:
-        while window := list(itertools.islice(source, _BATCHES * batch_size)):
-          now = _Window(window, verb, batcher, pool, progress)
+        while True:
+          try:
+            window = list(itertools.islice(source, _BATCHES * batch_size))
+            now = window and _Window(window, verb, batcher, pool, progress)
+          except errors.UserError as error:
+            now, wrong = None, error  # What comes before the line is kept.
           if before:
             before.write(output)
+          if not now:
+            break
           before = now
-      except errors.UserError:  # A wrong line keeps what comes before it.
-        if before:
-          before.write(output)
+      except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
-      if before:
-        before.write(output)
+    if wrong:
+      raise wrong
     output.finish()
 
 

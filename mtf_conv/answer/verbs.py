@@ -209,6 +209,10 @@ class Score(_Verb):
         self._ids(name, f'--classes: {name!r}', 'targets') for name in classes]
     known = {}
     for name, ids in zip(classes, self._targets):
+      if trained.vocabulary.unk_id in ids:
+        raise errors.UserError(
+            f"--classes: {name!r} has characters that the model's vocabulary "
+            'does not know')
       if tuple(ids) in known:
         raise errors.UserError(
             f'--classes: {known[tuple(ids)]!r} and {name!r} are the same '

@@ -92,6 +92,12 @@ def run(args, fields, make, pairs=None):
   total = None if args.input == lines.STANDARD else sum(1 for _ in read())
   if to.done:
     terminal.say(f'{args.output}: goes on after {to.done:,} answers.')
-  loop.run(verb, engine, read(), to, args.batch_size, total)
+  try:
+    loop.run(verb, engine, read(), to, args.batch_size, total)
+  except KeyboardInterrupt:
+    if args.output != lines.STANDARD:
+      terminal.say(f'Stopped after {to.done:,} answers. The same command goes '
+                   'on from there.')
+    raise
   for note in verb.notes():
     terminal.say(note)
