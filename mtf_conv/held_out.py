@@ -38,7 +38,7 @@ class HeldOutLoss(tf.train.CheckpointSaverListener):
 
   def __init__(self, model_dir, id_vocabulary, sequence_length,
                task=gin.REQUIRED, split='validation', sequences=256,
-               counted_tokens=20_000_000):
+               counted_tokens=5_000_000):
     """Constructor; counts n-grams unless an earlier start has.
 
     Args:
