@@ -33,6 +33,8 @@ NAMES = [
     *[(name, 'mesh-tensorflow', transformer.VocabEmbedding.__init__)
       for name in ('_embedding_weights', '_vocab_dim', '_output_dim',
                    '_scale_variable_like_classifier_weights')],
+    *[(f'_sublayers_{part}', 'mesh-tensorflow', transformer.LayerStack.__init__)
+      for part in ('initial', 'per_layer', 'final')],
     ('_loss_fn', 'mesh-tensorflow', transformer.Unitransformer.__init__),
     ('_compute_loss', 'mesh-tensorflow', transformer.Unitransformer),
     ('_call_internal', 'mesh-tensorflow', transformer.Unitransformer),
