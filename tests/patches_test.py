@@ -41,13 +41,12 @@ NAMES = [
     *[(name, 'mesh-tensorflow', transformer.VocabEmbedding.__init__)
       for name in ('_embedding_weights', '_vocab_dim', '_output_dim',
                    '_scale_variable_like_classifier_weights')],
+    *[(f'_sublayers_{part}', 'mesh-tensorflow', transformer.LayerStack.__init__)
+      for part in ('initial', 'per_layer', 'final')],
     ('_loss_fn', 'mesh-tensorflow', transformer.Unitransformer.__init__),
     ('_compute_loss', 'mesh-tensorflow', transformer.Unitransformer),
     ('_call_internal', 'mesh-tensorflow', transformer.Unitransformer),
     ('_shared_params', 'mesh-tensorflow', transformer.Bitransformer),
-    *[(name, 'mesh-tensorflow', transformer.LayerStack.__init__)
-      for name in ('_sublayers_per_layer', '_sublayers_initial',
-                   '_sublayers_final')],
     ('beam_search', 'mesh-tensorflow', mtf.beam_search),
     *[(name, 'mesh-tensorflow', utils) for name in (
         'write_lines_to_file', 'get_inputs_from_file', 'encode_inputs',

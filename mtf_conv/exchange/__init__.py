@@ -1,4 +1,4 @@
 """Checkpoints for other libraries: Hugging Face's folders, and back."""
 
-# modeling_mtf_conv goes into the folders that are written: it imports torch.
-__all__ = ['card', 'description', 'hugging_face', 'names']
+# All but modeling_mtf_conv, which needs torch: it is for the folders of others.
+__all__ = ['card', 'description', 'hugging_face', 'names', 'tokenizer']
