@@ -71,7 +71,7 @@ def _run(argv):
   from t5.models import mesh_transformer_main
 
   from mtf_conv import compat
-  from mtf_conv.base import gin_files
+  from mtf_conv.base import errors, gin_files
   from mtf_conv.model_dir import before_run
   flags.DEFINE_boolean(
       'verbose', False, 'Show all that TensorFlow and T5 print.')
@@ -80,10 +80,17 @@ def _run(argv):
 
   def parse_flags(argv):
     try:
-      return flags.FLAGS(argv)
+      program, *others = flags.FLAGS(argv)
     except flags.Error as error:
       terminal.say(str(error))
       sys.exit(2)
+    if others:
+      name, known = others[0].partition('=')[0], list(flags.FLAGS)
+      meant = (f'; did you mean --{others[0]}?' if name in known else
+               errors.nearest(f'--{name}', [f'--{flag}' for flag in known]))
+      terminal.say(f'unexpected argument {others[0]!r}: expected flags{meant}')
+      sys.exit(2)
+    return [program]
 
   def main(unused_argv):
     if flags.FLAGS.tpu:

@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 import tqdm
 from mesh_tensorflow.transformer import utils
 
-from mtf_conv.base import autograph, errors, files, terminal
+from mtf_conv.base import autograph, errors, files, gin_values, terminal
 from mtf_conv.model_dir import checkpoints, record
 
 _PROGRESS_SECONDS = 2  # How often progress.json is written.
@@ -36,7 +36,8 @@ def virtual_devices(mesh_shape=gin.REQUIRED):
 
 @gin.configurable
 def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
-                cpu_devices=None, held_out=None, **kwargs):
+                cpu_devices=None, held_out=None, partial_checkpoint=False,
+                **kwargs):
   """T5's train_model with progress and a record, refusing other models.
 
   Off the TPU it trains resource variables that are read once a step. T5's
@@ -55,6 +56,8 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
       everything there.
     held_out: what measures each checkpoint, such as held_out.HeldOutLoss: a
       function of model_dir, vocabulary and sequence_length.
+    partial_checkpoint: whether weights that a checkpoint to be fine-tuned does
+      not have may begin at random.
     **kwargs: of T5's train_model.
 
   Returns:
@@ -77,8 +80,8 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
     held_out = held_out(estimator.model_dir, vocabulary, sequence_length)
   try:
     return utils.train_model(
-        _Watched(estimator, vocabulary, seed, held_out), vocabulary,
-        sequence_length, *args, **kwargs)
+        _Watched(estimator, vocabulary, seed, held_out, partial_checkpoint),
+        vocabulary, sequence_length, *args, **kwargs)
   finally:
     vars(estimator).pop('_create_global_step', None)
 
@@ -86,8 +89,10 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
 class _Watched:
   """Stands for an estimator, and adds the hooks to its training."""
 
-  def __init__(self, estimator, vocabulary, seed, held_out):
+  def __init__(self, estimator, vocabulary, seed, held_out,
+               partial_checkpoint):
     self._estimator = estimator
+    self._partial_checkpoint = partial_checkpoint
     self._vocabulary = vocabulary
     self._seed = seed
     self._held_out = held_out
@@ -98,7 +103,9 @@ class _Watched:
   def train(self, input_fn, max_steps, hooks=()):
     """Trains what is left to be trained."""
     model_dir = self.model_dir
+    pretrained = gin_values.bound('utils.run.init_checkpoint')
     if self.latest_checkpoint():
+      pretrained = None  # All is read from model_dir.
       done = int(self.get_variable_value('global_step'))
       if done >= max_steps:
         terminal.say(f'{model_dir} is trained already: {done} steps.')
@@ -109,11 +116,13 @@ class _Watched:
         input_fn=lambda params: autograph.avoid(input_fn, params),
         max_steps=max_steps,
         hooks=[ModelDirGuard(model_dir),
+               PretrainedGuard(pretrained, self._partial_checkpoint),
                ProgressBar(max_steps, model_dir, self._held_out), curve,
                record.Recorder(model_dir, self._vocabulary, self._seed),
                *hooks],
         saving_listeners=[
-            curve.listener, *filter(None, [self._held_out])])
+            DivergenceGuard(model_dir), curve.listener,
+            *filter(None, [self._held_out])])
 
 
 def _create_global_step(graph):
@@ -160,6 +169,77 @@ class ModelDirGuard(tf.train.SessionRunHook):
           f'{self._model_dir} holds another model ({describe(found)}) than '
           f'the one to be trained ({describe(wanted)}; {differs} differs): '
           'choose another --model_dir')
+
+
+class PretrainedGuard(tf.train.SessionRunHook):
+  """Says how much of a model is in the checkpoint that it begins with.
+
+  T5 leaves what is not in it at random, without a word.
+
+  Raises:
+    errors.UserError: names what is not in it.
+  """
+
+  def __init__(self, checkpoint, partial):
+    """Constructor.
+
+    Args:
+      checkpoint: the prefix of a checkpoint; None for none.
+      partial: whether it may lack variables.
+    """
+    self._checkpoint = checkpoint
+    self._partial = partial
+
+  def begin(self):
+    """Compares the graph's weights with the checkpoint's."""
+    if not self._checkpoint:
+      return
+    found = dict(tf.train.list_variables(self._checkpoint))
+    weights = [v.op.name for v in tf.global_variables()
+               if record.is_weight(v.op.name)]
+    missing = [name for name in weights if name not in found]
+    there = len(weights) - len(missing)
+    said = f'{there} of {len(weights)} variables are in it'
+    if not missing:
+      terminal.say(f'PRETRAINED ({self._checkpoint}): {said}.')
+      return
+    said += (f', {len(missing)} are not: {", ".join(missing[:3])}'
+             + (', ...' if len(missing) > 3 else ''))
+    switch = 'mtf_conv.training.train_model.partial_checkpoint = True'
+    if not there or not self._partial:
+      raise errors.UserError(
+          f'PRETRAINED ({self._checkpoint}): {said}. It is of another model '
+          f'({describe(found)}); {switch} would begin with these at random')
+    terminal.say(f'PRETRAINED ({self._checkpoint}): {said}. These begin at '
+                 'random.')
+
+
+class DivergenceGuard(tf.train.CheckpointSaverListener):
+  """Ends a training before it saves weights that have diverged.
+
+  Raises:
+    errors.UserError: says what to do.
+  """
+
+  _LARGEST = 1e10  # What a step at far too high a rate leaves is beyond.
+
+  def __init__(self, model_dir):
+    self._model_dir = model_dir
+
+  def begin(self):
+    """Adds what looks at all weights."""
+    self._is_sound = tf.reduce_all([
+        tf.reduce_all(tf.abs(tf.cast(v, tf.float32)) < self._LARGEST)
+        for v in tf.global_variables() if record.is_weight(v.op.name)])
+
+  def before_save(self, session, global_step_value):
+    """Looks at them."""
+    if not session.run(self._is_sound):
+      raise errors.UserError(
+          f'{self._model_dir}: weights are not numbers after step '
+          f'{global_step_value}, or beyond {self._LARGEST:g}, and are not '
+          'saved: lower the learning rate; the same command goes on from the '
+          'last checkpoint')
 
 
 def describe(variables):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 
 import gin
 import mesh_tensorflow.transformer.utils as transformer_utils
@@ -114,15 +115,33 @@ def test_no_whole_checkpoint_is_an_error(folder):
     checkpoints.go_back(str(folder))
 
 
-def test_relative_and_moved_folders(folder, monkeypatch, capfd):
-  """The names in `checkpoint` stay relative, and absolute ones may be gone."""
+def test_a_relative_folder_stays_relative(folder, monkeypatch, capfd):
   monkeypatch.chdir(folder.parent)
-  (folder / 'checkpoint').write_text(
-      'model_checkpoint_path: "/gone/model.ckpt-9"\n')
+  _cut(folder, INDEX, 100)
   checkpoints.go_back(folder.name)
-  assert '/gone/model.ckpt-9.index does not exist' in capfd.readouterr().err
   assert (folder / 'checkpoint').read_text().startswith(
       'model_checkpoint_path: "model.ckpt-6"')
+
+
+def test_a_folder_that_was_moved_goes_on_from_what_is_there(folder, capfd):
+  (folder / 'checkpoint').write_text(
+      'model_checkpoint_path: "/gone/model.ckpt-9"\n')
+  assert checkpoints.resolved(str(folder)) == f'{folder}/model.ckpt-9'
+  checkpoints.go_back(str(folder))
+  assert capfd.readouterr().err == (
+      f'{folder} was moved here: going on from {folder}/model.ckpt-9.\n')
+  assert tf.train.latest_checkpoint(str(folder)) == f'{folder}/model.ckpt-9'
+  checkpoints.go_back(str(folder))
+  assert not capfd.readouterr().err, 'it is said once'
+
+
+def test_a_copy_reads_its_own_checkpoints(folder, tmp_path, capfd):
+  copy = tmp_path / 'copy'
+  shutil.copytree(folder, copy)
+  (copy / 'checkpoint').write_text(
+      f'model_checkpoint_path: "{folder}/model.ckpt-9"\n')
+  checkpoints.go_back(str(copy))
+  assert tf.train.latest_checkpoint(str(copy)) == f'{copy}/model.ckpt-9'
 
 
 def _checked(folder, *bindings):

@@ -63,8 +63,9 @@ def _check(source_dir, out_dir, attention_type):
 
 
 @pytest.mark.parametrize('attention_type, repeats', [
-    ('lightweight_conv', 1), ('dynamic_conv', 1), ('lightweight_conv', 2),
-    ('dynamic_conv', 4)])
+    ('lightweight_conv', 1), ('dynamic_conv', 4), *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (('dynamic_conv', 1), ('lightweight_conv', 2)))])
 def test_a_converted_model_gives_the_same_logits(
     attention_type, repeats, tmp_path):
   _check(stock.trained(attention_type, repeats).folder, tmp_path / 'out',

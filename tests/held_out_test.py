@@ -3,6 +3,7 @@
 import collections
 import math
 import random
+import re
 
 import forked
 import gin
@@ -34,7 +35,7 @@ def text(tmp_path_factory):
           'MTF_CONV_TEXT_VALIDATION': str(folder / 'held.txt')}
 
 
-def _pretrain(folder, text, *bindings):
+def _pretrain(folder, text, *bindings, model='lightconv'):
   params = ["MIXTURE_NAME = 'text_span_corruption'", 'INPUTS_LENGTH = 32',
             'num_layers = 1', f'TRAIN_STEPS = {STEPS}',
             "utils.run.batch_size = ('sequences_per_batch', 4)",
@@ -42,7 +43,7 @@ def _pretrain(folder, text, *bindings):
             'mtf_conv.held_out.HeldOutLoss.sequences = 40', *bindings]
   return forked.run(
       't5_mesh_conv', f'--model_dir={folder}',
-      '--gin_file=models/lightconv.tiny.gin',
+      f'--gin_file=models/{model}.tiny.gin',
       '--gin_file=runs/pretrain_short.gin', '--gin_file=hardware/cpu.gin',
       *(f'--gin_param={param}' for param in params), **text)
 
@@ -118,6 +119,69 @@ def test_a_training_that_goes_on_measures_what_is_new(trained, text):
   assert [c['step'] for c in after['checkpoints']] == [0, 2, 4, 6]
   assert after['checkpoints'][:2] == before['checkpoints'][:2]
   in_folder.write(folder, before)
+
+
+def test_pretrained_of_another_model_is_refused(trained, text, tmp_path):
+  folder, _ = trained
+  done = _pretrain(tmp_path, text, f"utils.run.init_checkpoint = '{folder}'",
+                   model='transformer')
+  assert done.returncode == 1
+  refusal, _ = done.stdout.strip().splitlines()[-2:]
+  found = re.match(
+      r'PRETRAINED \((\S+)\): (\d+) of (\d+) variables are in it, (\d+) are '
+      r'not: \S*SelfAttention\S*, .*\. It is of another model \(LightConv, '
+      r'1\+1 blocks, .*\); mtf_conv\S*partial_checkpoint = True would', refusal)
+  assert found and found[1].startswith(f'{folder}/model.ckpt-')
+  there, whole, missing = map(int, found.groups()[1:])
+  assert 0 < there < whole == there + missing
+  assert not list(tmp_path.glob('model.ckpt-*'))
+
+
+@pytest.mark.parametrize('partial', [False, True])
+def test_how_much_of_a_model_is_in_a_checkpoint(partial, tmp_path, capfd):
+  def variables(*names):
+    for name in names:
+      tf.get_variable(name, [2])
+  with tf.Graph().as_default(), tf.Session() as session:
+    variables('a', 'b', 'a_slot_v')
+    session.run(tf.global_variables_initializer())
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), 1)
+  guard = training.PretrainedGuard(prefix, partial)
+  with tf.Graph().as_default():
+    variables('a', 'b', 'b_slot_v')
+    guard.begin()
+    assert capfd.readouterr().err == (
+        f'PRETRAINED ({prefix}): 2 of 2 variables are in it.\n')
+    variables('c')
+    if partial:
+      guard.begin()
+      assert capfd.readouterr().err == (
+          f'PRETRAINED ({prefix}): 2 of 3 variables are in it, 1 are not: c. '
+          'These begin at random.\n')
+    else:
+      with pytest.raises(errors.UserError, match='1 are not: c. It is of ano'):
+        guard.begin()
+  with tf.Graph().as_default(), pytest.raises(
+      errors.UserError, match='0 of 1 variables are in it'):
+    variables('d')
+    guard.begin()
+
+
+def test_weights_that_have_diverged_are_not_saved(text, tmp_path):
+  bindings = ['utils.run.save_checkpoints_steps = 1',
+              'mtf_conv.training.train_model.held_out = None']
+  done = _pretrain(tmp_path, text, *bindings, 'PEAK_LEARNING_RATE = 1e30')
+  assert done.returncode == 1
+  said = done.stdout.strip().splitlines()
+  assert ('weights are not numbers after step 2, or beyond 1e+10, and are not '
+          'saved: lower the learning rate') in said[-2]
+  last = tf.train.latest_checkpoint(str(tmp_path))
+  reader = tf.train.load_checkpoint(last)
+  for name in reader.get_variable_to_shape_map():
+    assert (np.abs(reader.get_tensor(name)) < 1e10).all(), name
+  again = _pretrain(tmp_path, text, *bindings)
+  assert again.returncode == 0, again.stdout
+  assert 'goes on at step 1.' in again.stdout
 
 
 def test_fine_tuning_from_little_learnt_is_said(trained, tmp_path):

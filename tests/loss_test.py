@@ -231,8 +231,9 @@ def test_xla_keeps_t5_s():
 
 # With the embedding, whose tests are in embedding_test.
 @pytest.mark.parametrize('model, bindings, mesh_shape', [
-    ('transformer', ['transformer.Unitransformer.label_smoothing = 0.1'],
-     'batch:2;model:2'),
+    pytest.param(
+        'transformer', ['transformer.Unitransformer.label_smoothing = 0.1'],
+        'batch:2;model:2', marks=pytest.mark.slow),
     ('lightconv', [], '')])
 def test_training_agrees_with_t5(model, bindings, mesh_shape):
   operations = stock_t5.check_agrees(

@@ -350,6 +350,7 @@ def test_decode():
   assert all(row['ratio'] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_no_graph_of_a_convolution_is_larger_than_the_transformer_s():
   rows = build.bench(0, 'tiny', min_rounds=1, say=say)
   assert len(rows) == 9

@@ -25,8 +25,9 @@ def _model(folder, mesh_shape=''):
 
 
 @pytest.mark.parametrize('attention_type, repeats', [
-    ('lightweight_conv', 1), ('dynamic_conv', 1), ('lightweight_conv', 2),
-    ('dynamic_conv', 4)])
+    ('lightweight_conv', 1), ('dynamic_conv', 4), *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (('dynamic_conv', 1), ('lightweight_conv', 2)))])
 def test_a_stock_checkpoint_gives_the_stock_logits(
     attention_type, repeats):
   trained = stock.trained(attention_type, repeats)

@@ -94,6 +94,7 @@ def test_trains_quietly_resumes_and_refuses_another_model(tmp_path):
   assert _checkpoints(model_dir) == before
 
 
+@pytest.mark.slow  # preemption_test kills its forks, and looks at more.
 def test_killed_training_goes_on(tmp_path):
   process = subprocess.Popen(
       _command(tmp_path, 'lightconv', 100000), stdout=subprocess.DEVNULL,
@@ -110,6 +111,17 @@ def test_killed_training_goes_on(tmp_path):
   assert resumed.returncode == 0, resumed.stdout
   assert 'goes on at step ' in resumed.stdout
   assert f'{last + 3}/{last + 3}' in resumed.stdout
+
+
+@pytest.mark.parametrize('wrong, said', [
+    ('gin_param=LEARNING_RATE=3', "unexpected argument 'gin_param=LEARNING_RATE"
+     "=3': expected flags; did you mean --gin_param=LEARNING_RATE=3?"),
+    ('gin_parm=x', "unexpected argument 'gin_parm=x': expected flags; did you "
+     "mean '--gin_param'?")])
+def test_an_argument_without_dashes_is_one_line(wrong, said, tmp_path):
+  result = forked.run('t5_mesh_conv', f'--model_dir={tmp_path}', wrong)
+  assert result.returncode == 2
+  assert result.stdout == said + '\n'
 
 
 def test_wrong_flag_is_one_line(tmp_path):

@@ -41,7 +41,8 @@ def test_layers_have_all_properties(model, bindings):
 
 
 # The window of 9 is that of the model file. Splits and beams: released_test.
-@pytest.mark.parametrize('model', ['lconv.small', 'dconv.small'])
+@pytest.mark.parametrize('model', [
+    'lconv.small', pytest.param('dconv.small', marks=pytest.mark.slow)])
 def test_released_blocks_have_all_properties(model):
   names = [name for name in testing.PROPERTIES
            if name not in ('splits', 'beams')]
@@ -64,7 +65,9 @@ def test_options_change_no_property(make):
 
 
 # With biases, what is padded with zeros is not 0 where a convolution reads it.
-@pytest.mark.parametrize('use_bias', [False, True])
+# Without them it is among all properties, above.
+@pytest.mark.parametrize('use_bias', [
+    pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize('make', [
     lambda **options: layers.LightConv(4, 4, **options),
     lambda **options: layers.DynamicConv(4, 4, **options),
@@ -375,6 +378,7 @@ def _check(folder, layer):
       '--gin_param=num_layers = 1'])
 
 
+@pytest.mark.slow  # extend_test has it print that all is right.
 def test_the_verb_prints_a_line_for_each_property(tmp_path, capsys):
   assert _check(tmp_path, 'Gin') == 0
   head, *lines, last = capsys.readouterr().out.splitlines()

@@ -65,7 +65,8 @@ def one_line(error):
       return (f'Unknown {kind} {match["name"]!r}{_place(message)}'
               f'{nearest(**match.groupdict())}')
   for explain in (_unbound, _no_layer, _no_module, _another_model,
-                  _another_dtype, _damaged_checkpoint, _split_to_train_on):
+                  _another_dtype, _damaged_checkpoint, _split_to_train_on,
+                  _not_a_number):
     line = explain(message)
     if line:
       return line
@@ -172,3 +173,11 @@ def _damaged_checkpoint(message):
           'that was stored with them; take another checkpoint, and delete the '
           f'files {damaged.group(1)}.* for training to go on from the one '
           'before')
+
+
+def _not_a_number(message):
+  """Explains how a loss becomes one, and what to do."""
+  if not message.startswith('NaN loss during training'):
+    return None
+  return ('The loss is not a number: lower the learning rate; the same command '
+          'goes on from the last checkpoint')

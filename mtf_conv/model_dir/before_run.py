@@ -32,7 +32,7 @@ def check(model_dir):
     model_dir: of the run.
 
   Returns:
-    gin bindings: the steps that can be evaluated.
+    gin bindings: the checkpoint to be fine-tuned, the steps to be evaluated.
 
   Raises:
     errors.UserError: a checkpoint that was asked for cannot be read, none can,
@@ -45,12 +45,15 @@ def check(model_dir):
     if vocabulary and folder:
       record.check_vocabulary(folder, vocabulary)
   if gin_values.bound('utils.run.mode') == 'train':
+    bindings = None
     if pretrained:
-      checkpoints.require_whole(checkpoints.resolved(pretrained), 'PRETRAINED')
+      prefix = checkpoints.resolved(pretrained)
+      checkpoints.require_whole(prefix, 'PRETRAINED')
+      bindings = {'utils.run.init_checkpoint': prefix}
       _warn_of_little_learnt(_folder(pretrained))
     for task in record.tasks_of_run():
       _tell_of_labels(task)
-    return None
+    return bindings
   steps = gin_values.bound('utils.run.eval_checkpoint_step')
   return steps and {'utils.run.eval_checkpoint_step':
                     checkpoints.steps_to_read(model_dir, steps)}

@@ -61,6 +61,10 @@ def go_back(model_dir):
   """
   named = _last_named(model_dir)
   if named and not defect(named):
+    if named != tf.train.get_checkpoint_state(model_dir).model_checkpoint_path:
+      terminal.say(f'{model_dir} was moved here: going on from {named}.')
+      _name_as_last([prefix for step, prefix in _by_step(model_dir).items()
+                     if step <= step_of(named)])
     return
   prefixes = _by_step(model_dir)
   if named:
@@ -180,12 +184,21 @@ def resolved(path):
 
 
 def _last_named(model_dir):
-  """The last checkpoint by the file `checkpoint`; None if that is no use."""
+  """The last checkpoint by the file `checkpoint`; None if that is no use.
+
+  The file may hold whole paths, which lead nowhere once a folder was moved, or
+  to the folder that it was copied from.
+  """
   try:
     state = tf.train.get_checkpoint_state(model_dir)
   except ValueError:  # It is empty.
     return None
-  return state.model_checkpoint_path if state else None
+  if not state:
+    return None
+  here = os.path.join(
+      model_dir, os.path.basename(state.model_checkpoint_path))
+  return here if tf.io.gfile.exists(f'{here}.index') else (
+      state.model_checkpoint_path)
 
 
 def _by_step(model_dir):

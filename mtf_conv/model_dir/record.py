@@ -135,12 +135,17 @@ def count_parameters(shapes):
   """
   total = 0
   for name, shape in shapes.items():
-    if '_slot_' not in name and 'global_step' not in name:
+    if is_weight(name):
       count = 1
       for size in shape:
         count *= size
       total += count
   return total
+
+
+def is_weight(name):
+  """Returns whether a variable is trained: neither a slot nor the step."""
+  return '_slot_' not in name and 'global_step' not in name
 
 
 def describe_vocabulary(vocabulary):
