@@ -5,11 +5,11 @@ its name. It imports the rest when the work begins: `mtf_conv --help` does not
 wait for TensorFlow.
 """
 
-import importlib
 import os
 import sys
 
-from mtf_conv.base import command_line, errors
+from mtf_conv import commands
+from mtf_conv.base import errors
 
 # What each verb does, in a line.
 VERBS = {
@@ -53,16 +53,8 @@ def main(argv=None):
     print(f'mtf_conv: unknown verb {verb!r}: choose from {", ".join(VERBS)}'
           + errors.nearest(verb, VERBS), file=sys.stderr)
     return 2
-  parser = command_line.Parser(
-      prog=f'mtf_conv {verb}', description=f'Verb {verb}: {VERBS[verb]}.')
   try:
-    run = importlib.import_module(f'mtf_conv.commands.{verb}').add_flags(parser)
-    parsed = parser.parse_args(args[1:])
-    command_line.quiet()
-    return run(parsed) or 0
-  except errors.UserError as error:
-    print(f'mtf_conv {verb}: {error}', file=sys.stderr)
-    return 1
+    return commands.run(verb, args[1:], f'Verb {verb}: {VERBS[verb]}.')
   except KeyboardInterrupt:
     return 130
   except BrokenPipeError:  # As in `mtf_conv list | head`.

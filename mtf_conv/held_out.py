@@ -20,10 +20,12 @@ import tensorflow_datasets as tfds
 from mesh_tensorflow.transformer import transformer, utils
 
 from mtf_conv import loss, vocabulary
-from mtf_conv.base import errors, terminal
+from mtf_conv.base import autograph, errors, terminal
 from mtf_conv.model_dir import held_out
+from mtf_conv.tasks import span_corruption
 
 _BATCH = 32
+_EOS = 1  # Mesh TensorFlow's.
 
 
 @gin.configurable(module='mtf_conv.held_out')
@@ -72,10 +74,9 @@ class HeldOutLoss(tf.train.CheckpointSaverListener):
     self.measured = held_out.read(model_dir)
     if not self.measured:
       terminal.say('Counting pieces and pairs of pieces of the text')
-      size = self._vocabulary.vocab_size
       unigram, bigram = ngram_losses(
-          _tokens(task, 'train', counted_tokens),
-          _tokens(task, split, counted_tokens), size)
+          *(_tokens(task, name, self._vocabulary, counted_tokens)
+            for name in ('train', split)), self._vocabulary.vocab_size)
       self.measured = {'unigram': unigram, 'bigram': bigram, 'checkpoints': []}
 
   def after_save(self, session, global_step_value):
@@ -109,28 +110,22 @@ class HeldOutLoss(tf.train.CheckpointSaverListener):
 def _examples(task, split, sequence_length, count):
   """Returns arrays [count, length] of a task's first examples."""
   with tf.Graph().as_default():
-    dataset = seqio.trim_and_pad_dataset(
+    dataset = autograph.avoid(lambda: seqio.trim_and_pad_dataset(
         task.get_dataset(sequence_length, split, shuffle=False, seed=0,
-                         use_cached=False), sequence_length)
+                         use_cached=False), sequence_length))
     found = list(itertools.islice(tfds.as_numpy(dataset), count))
   return {name: np.array([example[name] for example in found], np.int32)
           for name in ('inputs', 'targets')}
 
 
-def _tokens(task, split, count):
+def _tokens(task, split, id_vocabulary, count):
   """Yields the ids of documents, as they are before corruption."""
-  with tf.Graph().as_default():
-    dataset = task.source.get_dataset(split, shuffle=False)
-    for preprocessor in task.preprocessors:
-      if isinstance(preprocessor, seqio.CacheDatasetPlaceholder):
-        break
-      dataset = seqio.utils.add_kwargs_to_transform(
-          preprocessor, output_features=task.output_features)(dataset)
-    for example in tfds.as_numpy(dataset):
-      yield example['targets']
-      count -= len(example['targets'])
-      if count <= 0:
-        return
+  for document in span_corruption.documents(task, split):
+    ids = id_vocabulary.encode(document)
+    yield ids
+    count -= len(ids)
+    if count <= 0:
+      return
 
 
 def ngram_losses(train, other, size):
@@ -220,8 +215,6 @@ class _Evaluation:
         for start in range(0, len(rows), _BATCH)])[:count]
     targets = self._examples['targets']
     kinds = {'all': targets > 0, 'sentinels': (
-        targets == self._end) | (targets >= self._first_sentinel)}
+        targets == _EOS) | (targets >= self._first_sentinel)}
     kinds['content'] = kinds['all'] & ~kinds['sentinels']
     return {kind: float(losses[where].mean()) for kind, where in kinds.items()}
-
-  _end = 1  # Mesh TensorFlow's eos.

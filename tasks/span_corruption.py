@@ -10,10 +10,12 @@ import functools
 import gin
 import seqio
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from mtf_conv.tasks import text_files, tfds_source
 from t5.data import preprocessors
 
 from mtf_conv import vocabulary
+from mtf_conv.base import autograph
 
 
 @gin.configurable('c4', module='mtf_conv.tasks')
@@ -44,6 +46,29 @@ def span_corruption(dataset, sequence_length, output_features,
   return preprocessors.span_corruption(
       dataset, sequence_length, output_features,
       mean_noise_span_length=mean_span_length, noise_density=noise_density)
+
+
+def documents(task, split):
+  """Yields the text of a task of span corruption.
+
+  Args:
+    task: a seqio.Task.
+    split: of the task.
+
+  Yields:
+    Strings, the documents in their order, as they are before the vocabulary.
+  """
+  def build():
+    dataset = task.source.get_dataset(split, shuffle=False)
+    for preprocessor in task.preprocessors:
+      if preprocessor is seqio.preprocessors.tokenize:
+        break
+      dataset = preprocessor(dataset)
+    return dataset
+
+  with tf.Graph().as_default():
+    for example in tfds.as_numpy(autograph.avoid(build)):
+      yield example['targets'].decode('utf-8')
 
 
 def _without_line_breaks(dataset):

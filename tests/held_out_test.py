@@ -6,7 +6,6 @@ import random
 import re
 
 import forked
-import gin
 import mesh_tensorflow.transformer.utils  # noqa: F401
 import mtf_harness as harness
 import numpy as np
@@ -286,9 +285,3 @@ def test_targets_are_as_long_as_the_spans_need(inputs, density, span, targets,
   assert (examples['inputs'] > 0).all() and (examples['targets'] > 0).all()
   noise = (examples['targets'][0] < 250).sum() - 1
   assert noise / (inputs - 1 + noise) == pytest.approx(density, abs=0.06)
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_bound():
-  yield
-  gin.clear_config()

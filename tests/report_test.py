@@ -117,3 +117,14 @@ def test_predictions_beside_the_text_that_was_read(tmp_path):
   assert [row['input'] for row in rows] == ['who ?', "it's café", "b'it's"]
   assert rows[1] == {'input': "it's café", 'target': 'b', 'prediction': 'x'}
   assert events.predictions(str(tmp_path), TASK, 8) == []
+
+
+def test_all_scores_of_a_checkpoint(tmp_path):
+  folder = tmp_path / 'validation_eval'
+  folder.mkdir()
+  write_events(folder, f'eval/{TASK}/accuracy', {10: 30.0, 20: 40.0})
+  write_events(folder, f'eval/{TASK}/invalid', {20: 1.0})
+  write_events(folder, 'loss', {20: 3.0})
+  assert events.evaluation(str(tmp_path), 20) == {
+      f'{TASK}/accuracy': 40.0, f'{TASK}/invalid': 1.0}
+  assert events.evaluation(str(tmp_path), 30) == {}

@@ -12,7 +12,6 @@ import mesh_tensorflow as mtf
 import numpy as np
 import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer_layers, utils
-from tensorflow.core.protobuf import rewriter_config_pb2
 
 from mtf_conv.base import errors, machine
 from mtf_conv.measure import graph
@@ -56,15 +55,9 @@ class Engine:
     self._loaded = set()
     self._functions = {}
     cores = machine.cores()
-    # Rewriting a graph takes longer than what it makes faster here.
-    options = tf.GraphOptions(
-        optimizer_options=tf.OptimizerOptions(
-            opt_level=tf.OptimizerOptions.L0),
-        rewrite_options=rewriter_config_pb2.RewriterConfig(
-            disable_meta_optimizer=True))
     self._session = tf.Session(graph=self._tf_graph, config=tf.ConfigProto(
         intra_op_parallelism_threads=cores, inter_op_parallelism_threads=cores,
-        graph_options=options))
+        graph_options=graph.as_built()))
     size = trained.vocabulary.vocab_size
     self._model = utils.build_model(
         input_vocab_size=size, output_vocab_size=size)

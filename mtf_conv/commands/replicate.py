@@ -1,11 +1,10 @@
 """mtf_conv replicate: plans, runs and shows the paper's grid."""
 
-import importlib
 import os
 import sys
 
-from mtf_conv import t5_main
-from mtf_conv.base import command_line, errors, modules
+from mtf_conv import commands, t5_main
+from mtf_conv.base import errors, modules
 from mtf_conv.commands import grid_flags
 from mtf_conv.replicate import jobs, runner
 
@@ -100,9 +99,4 @@ def _run_job(argv):
   if program == 't5_mesh_conv':
     t5_main.console_entry_point(argv)
     return
-  parser = command_line.Parser(prog=f'{program} {verb}')
-  work = importlib.import_module(f'mtf_conv.commands.{verb}').add_flags(parser)
-  try:
-    sys.exit(work(parser.parse_args(args)))
-  except errors.UserError as error:
-    sys.exit(f'{program} {verb}: {error}')
+  sys.exit(commands.run(verb, args))

@@ -4,6 +4,7 @@ from typing import Callable, NamedTuple
 
 import mesh_tensorflow as mtf
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf import rewriter_config_pb2
 
 from mtf_conv.base import machine
 
@@ -33,6 +34,18 @@ def placement(mesh_shape, layout):
   shape = mtf.convert_to_shape(mesh_shape)
   return mtf.placement_mesh_impl.PlacementMeshImpl(
       shape, mtf.convert_to_layout_rules(layout), [''] * shape.size)
+
+
+def as_built() -> tf.GraphOptions:
+  """Returns options of a session that computes its graph as it was built.
+
+  Where it is run a few times, rewriting it takes longer than it saves.
+  """
+  return tf.GraphOptions(
+      optimizer_options=tf.OptimizerOptions(
+          opt_level=tf.OptimizerOptions.L0),
+      rewrite_options=rewriter_config_pb2.RewriterConfig(
+          disable_meta_optimizer=True))
 
 
 class Builder:

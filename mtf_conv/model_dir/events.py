@@ -11,6 +11,19 @@ import tensorflow.compat.v1 as tf
 from mtf_conv.model_dir import record
 
 
+def _values(folder):
+  """Yields (step, tag, value) of the event files of a folder, as written."""
+  # Their names hold the time at which they were begun.
+  for path in sorted(tf.io.gfile.glob(
+      os.path.join(glob.escape(folder), 'events.*'))):
+    try:
+      for event in tf.train.summary_iterator(path):
+        for value in event.summary.value:
+          yield event.step, value.tag, value.simple_value
+    except tf.errors.DataLossError:
+      pass  # The rest of the record died with its process.
+
+
 def scalars(folder, tag):
   """Reads one curve from the event files of a folder.
 
@@ -25,17 +38,7 @@ def scalars(folder, tag):
   Returns:
     A pd.Series of floats, indexed and sorted by step.
   """
-  found = {}
-  # Their names hold the time at which they were begun.
-  for path in sorted(tf.io.gfile.glob(
-      os.path.join(glob.escape(folder), 'events.*'))):
-    try:
-      for event in tf.train.summary_iterator(path):
-        for value in event.summary.value:
-          if value.tag == tag:
-            found[event.step] = value.simple_value
-    except tf.errors.DataLossError:
-      pass  # The rest of the record died with its process.
+  found = {step: value for step, name, value in _values(folder) if name == tag}
   curve = pd.Series(found, dtype=float, name=tag)
   return curve.rename_axis('step').sort_index()
 
@@ -67,17 +70,9 @@ def evaluation(model_dir, step, split='validation'):
   Returns:
     A dict from names such as 'trec/accuracy' to numbers.
   """
-  found = {}
-  folder = glob.escape(os.path.join(model_dir, split + '_eval'))
-  for path in sorted(tf.io.gfile.glob(os.path.join(folder, 'events.*'))):
-    try:
-      for event in tf.train.summary_iterator(path):
-        for value in event.summary.value:
-          if event.step == step and value.tag.startswith('eval/'):
-            found[value.tag[len('eval/'):]] = value.simple_value
-    except tf.errors.DataLossError:
-      pass  # As in `scalars`.
-  return found
+  folder = os.path.join(model_dir, split + '_eval')
+  return {tag[len('eval/'):]: value for found, tag, value in _values(folder)
+          if found == step and tag.startswith('eval/')}
 
 
 def losses(model_dir):

@@ -8,15 +8,13 @@ import textwrap
 
 import sentencepiece
 import seqio
-import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from mtf_conv import (
   tasks,  # noqa: F401, registers
   vocabulary,
 )
 from mtf_conv.base import errors, files
-from mtf_conv.tasks import metrics, text_files
+from mtf_conv.tasks import metrics, span_corruption, text_files
 
 # SentencePiece leaves out what has more bytes; a character has up to four.
 _CHARACTERS, _BYTES = 1000, 4000
@@ -57,17 +55,7 @@ def documents_of_task(name):
   if inputs and inputs.required:
     raise errors.UserError(f'{name} does not pre-train on text')
 
-  def documents():
-    with tf.Graph().as_default():
-      dataset = task.source.get_dataset('train', shuffle=False)
-      for preprocessor in task.preprocessors:
-        if preprocessor is seqio.preprocessors.tokenize:
-          break
-        dataset = preprocessor(dataset)
-      for example in tfds.as_numpy(dataset):
-        yield example['targets'].decode('utf-8')
-
-  return documents
+  return lambda: span_corruption.documents(task, 'train')
 
 
 def train(documents, source, size, path, lowercase=False,

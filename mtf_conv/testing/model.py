@@ -7,9 +7,8 @@ import mesh_tensorflow as mtf
 import numpy as np
 import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
-from tensorflow.core.protobuf import rewriter_config_pb2
 
-from mtf_conv.measure import models
+from mtf_conv.measure import graph, models
 
 LAYOUT = 'batch:batch,d_ff:model,heads:model,vocab:model'
 VOCABULARY = 50
@@ -25,18 +24,10 @@ def lower(graph, mesh, mesh_shape='', layout=LAYOUT):
 
 
 def session(devices=1):
-  """A TensorFlow session with so many virtual CPU devices.
-
-  It leaves graphs as they are: rewriting one takes longer than running it.
-  """
-  options = tf.GraphOptions(
-      optimizer_options=tf.OptimizerOptions(
-          opt_level=tf.OptimizerOptions.L0),
-      rewrite_options=rewriter_config_pb2.RewriterConfig(
-          disable_meta_optimizer=True))
+  """A TensorFlow session with so many virtual CPU devices."""
   return tf.Session(config=tf.ConfigProto(
       device_count={'CPU': devices}, intra_op_parallelism_threads=2,
-      graph_options=options))
+      graph_options=graph.as_built()))
 
 
 class Model:
