@@ -1,10 +1,12 @@
 """t5_mesh_conv: T5's own main, with this package's layers, tasks and gin.
 
-All flags of t5_mesh_transformer, and --verbose. What TensorFlow and T5 print
+All flags of t5_mesh_transformer, --verbose, and --check, which ends before
+anything is built. What TensorFlow and T5 print
 goes to <model_dir>/log.txt; the terminal shows progress, scores and errors.
 """
 
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -72,9 +74,11 @@ def _run(argv):
 
   from mtf_conv import compat
   from mtf_conv.base import errors, gin_files
-  from mtf_conv.model_dir import before_run
+  from mtf_conv.model_dir import before_run, settings
   flags.DEFINE_boolean(
       'verbose', False, 'Show all that TensorFlow and T5 print.')
+  flags.DEFINE_boolean(
+      'check', False, 'Look at what the run is told and end before it begins.')
   for folder in gin_files.folders():
     gin.add_config_file_search_path(folder)
 
@@ -90,13 +94,29 @@ def _run(argv):
                errors.nearest(f'--{name}', [f'--{flag}' for flag in known]))
       terminal.say(f'unexpected argument {others[0]!r}: expected flags{meant}')
       sys.exit(2)
+    folders = [arg for arg in argv[1:] if re.match('--?model_dir(=|$)', arg)]
+    if len(folders) > 1 or folders in (['--model_dir='], ['-model_dir=']):
+      terminal.say('expected one --model_dir, the folder of the run: '
+                   + ' '.join(folders))
+      sys.exit(2)
     return [program]
 
   def main(unused_argv):
     if flags.FLAGS.tpu:
       compat.require_for_tpu(tf.__version__)
-    before_run.check_on_finalize(flags.FLAGS.model_dir)
-    return mesh_transformer_main.main(unused_argv)
+    before_run.check_on_finalize(flags.FLAGS.model_dir, flags.FLAGS.check)
+    # T5 calls it by this name, and reads some of what it parsed at once.
+    parse = mesh_transformer_main.utils.parse_gin_defaults_and_flags
+
+    def parse_and_check(*args, **kwargs):
+      parse(*args, **kwargs)
+      settings.require(flags.FLAGS)
+
+    mesh_transformer_main.utils.parse_gin_defaults_and_flags = parse_and_check
+    try:
+      return mesh_transformer_main.main(unused_argv)
+    finally:
+      mesh_transformer_main.utils.parse_gin_defaults_and_flags = parse
 
   tf.disable_v2_behavior()
   tf.logging.set_verbosity(tf.logging.INFO)

@@ -195,8 +195,17 @@ class PretrainedGuard(tf.train.SessionRunHook):
     if not self._checkpoint:
       return
     found = dict(tf.train.list_variables(self._checkpoint))
-    weights = [v.op.name for v in tf.global_variables()
-               if record.is_weight(v.op.name)]
+    shapes = {v.op.name: v.shape.as_list() for v in tf.global_variables()
+              if record.is_weight(v.op.name)}
+    weights = list(shapes)
+    differ = [name for name in weights
+              if name in found and found[name] != shapes[name]]
+    if differ:
+      raise errors.UserError(
+          f'PRETRAINED ({self._checkpoint}) is of another model '
+          f'({describe(found)}) than the one to be trained '
+          f'({describe(shapes)}): {differ[0]} is {found[differ[0]]}, not '
+          f'{shapes[differ[0]]}')
     missing = [name for name in weights if name not in found]
     there = len(weights) - len(missing)
     said = f'{there} of {len(weights)} variables are in it'

@@ -164,6 +164,11 @@ def test_how_much_of_a_model_is_in_a_checkpoint(partial, tmp_path, capfd):
       errors.UserError, match='0 of 1 variables are in it'):
     variables('d')
     guard.begin()
+  with tf.Graph().as_default(), pytest.raises(
+      errors.UserError, match=r'another model .*: b is \[2\], not \[3\]'):
+    variables('a')
+    tf.get_variable('b', [3])
+    guard.begin()
 
 
 def test_weights_that_have_diverged_are_not_saved(text, tmp_path):

@@ -4,6 +4,8 @@ import ast
 import importlib.util
 import inspect
 import re
+import tokenize
+import traceback
 
 from mtf_conv.base import errors
 
@@ -64,13 +66,31 @@ def one_line(error):
     if match:
       return (f'Unknown {kind} {match["name"]!r}{_place(message)}'
               f'{nearest(**match.groupdict())}')
+  if _is_gin_s(error):
+    return (f'gin cannot read a file or a binding: {_first_line(error)}: '
+            'expected NAME = VALUE, as in --gin_param="TRAIN_STEPS = 100"')
   for explain in (_unbound, _no_layer, _no_module, _another_model,
                   _another_dtype, _damaged_checkpoint, _split_to_train_on,
-                  _not_a_number):
+                  _not_a_number, _without_quotes):
     line = explain(message)
     if line:
       return line
   return None
+
+
+def _is_gin_s(error):
+  """Whether gin's parser did not understand what it read."""
+  if not isinstance(error, (SyntaxError, tokenize.TokenError)) or (
+      _without_quotes(str(error))):
+    return False
+  frames = traceback.extract_tb(error.__traceback__)
+  return any(frame.filename.endswith('config_parser.py') for frame in frames)
+
+
+def _first_line(error):
+  """Says what was wrong and where, with the text if that is known."""
+  text = (getattr(error, 'text', None) or '').strip()
+  return str(error).partition('\n')[0] + (f' {text!r}' if text else '')
 
 
 def _place(message):
@@ -181,3 +201,13 @@ def _not_a_number(message):
     return None
   return ('The loss is not a number: lower the learning rate; the same command '
           'goes on from the last checkpoint')
+
+
+def _without_quotes(message):
+  """Explains a value that gin does not understand."""
+  word = re.search(r"Failed to parse token '(\S+)' \(line", message)
+  if not (word and message.startswith('malformed node')):
+    return None
+  return (f"gin does not know the value {word.group(1)}{_place(message)}: a "
+          f"string has quotes, as in --gin_param=\"MIXTURE_NAME = "
+          f"'{word.group(1)}'\"")

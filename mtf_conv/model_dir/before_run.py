@@ -1,23 +1,33 @@
 """What is looked at before a run of t5_mesh_conv, once gin is parsed."""
 
 import os
+import sys
 
 import gin
+import seqio
 import tensorflow.compat.v1 as tf
 
 from mtf_conv import vocabulary as vocabularies
-from mtf_conv.base import gin_values, terminal
+from mtf_conv.base import errors, gin_values, terminal
 from mtf_conv.model_dir import checkpoints, held_out, record
 from mtf_conv.tasks import metrics
 
 
-def check_on_finalize(model_dir):
+def check_on_finalize(model_dir, only=False):
   """Has gin call `check` when it has parsed all of a run's bindings.
 
   Args:
     model_dir: of the run.
+    only: whether the process ends when nothing wrong was found.
   """
-  gin.config.register_finalize_hook(lambda unused_config: check(model_dir))
+  def hook(unused_config):
+    bindings = check(model_dir)
+    if only:
+      terminal.say(f'{model_dir}: nothing wrong was found.')
+      sys.exit(0)
+    return bindings
+
+  gin.config.register_finalize_hook(hook)
 
 
 def check(model_dir):
@@ -36,7 +46,7 @@ def check(model_dir):
 
   Raises:
     errors.UserError: a checkpoint that was asked for cannot be read, none can,
-      or it was trained with another vocabulary.
+      no task has a metric, or it was trained with another vocabulary.
   """
   pretrained = gin_values.bound('utils.run.init_checkpoint')
   vocabulary = gin_values.bound('run.vocabulary')
@@ -54,9 +64,24 @@ def check(model_dir):
     for task in record.tasks_of_run():
       _tell_of_labels(task)
     return bindings
+  _require_metrics()
   steps = gin_values.bound('utils.run.eval_checkpoint_step')
   return steps and {'utils.run.eval_checkpoint_step':
                     checkpoints.steps_to_read(model_dir, steps)}
+
+
+def _require_metrics():
+  """Refuses an evaluation that would end without a score."""
+  name = gin_values.bound(
+      'mtf_conv.evaluation.eval_dataset_fn.mixture_or_task_name')
+  if name and gin_values.bound('utils.run.mode') == 'eval':
+    mixture = seqio.get_mixture_or_task(name)
+    tasks = getattr(mixture, 'tasks', [mixture])
+    if not any(task.metric_fns for task in tasks):
+      raise errors.UserError(
+          f'MIXTURE_NAME (={name!r}) has no metric, nothing would be scored: '
+          'give a task that has one; pre-training is measured with '
+          "utils.run.mode = 'perplexity_eval'")
 
 
 def _warn_of_little_learnt(folder):

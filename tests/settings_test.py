@@ -1,0 +1,143 @@
+"""What a run is told is looked at before it begins: a line for each mistake."""
+
+import random
+import re
+
+import forked
+import pytest
+
+MODEL = '--gin_file=models/lightconv.tiny.gin'
+TRAIN = [MODEL, '--gin_file=runs/demo_finetune.gin',
+         '--gin_file=hardware/cpu.gin', '--gin_param=PRETRAINED = None']
+EVALUATE = [MODEL, '--gin_file=runs/eval.gin', '--gin_file=hardware/cpu.gin',
+            "--gin_param=MIXTURE_NAME = 'demo_finetune'"]
+
+
+def _check(model_dir, *flags):
+  result = forked.run(
+      't5_mesh_conv', f'--model_dir={model_dir}', '--check', *flags)
+  return result.returncode, result.stdout.splitlines()
+
+
+def test_a_sound_run_is_not_begun(tmp_path):
+  assert _check(tmp_path / 'run', *TRAIN) == (
+      0, [f'{tmp_path}/run: nothing wrong was found.'])
+  assert not list((tmp_path / 'run').glob('*ckpt*'))
+
+
+@pytest.mark.parametrize('left_out, said', [
+    (0, 'No gin file says which model: give one, such as '
+     '--gin_file=models/lightconv.base.gin'),
+    (2, 'No gin file says what the run is computed on: give '
+     '--gin_file=hardware/cpu.gin'),
+    (3, 'PRETRAINED is not set: give --gin_param="PRETRAINED = \'FOLDER\'"')])
+def test_what_is_missing_is_named(left_out, said, tmp_path):
+  code, lines = _check(tmp_path, *TRAIN[:left_out], *TRAIN[left_out + 1:])
+  assert code == 1 and lines[0].startswith(said) and len(lines) == 2
+
+
+@pytest.mark.parametrize('base, binding, said', [
+    (TRAIN, 'TRAIN_STEPS = 1e2',
+     'TRAIN_STEPS (=100.0) must be a whole number above 0, such as 100'),
+    (TRAIN, "LEARNING_RATE = '0.1'",
+     "LEARNING_RATE (='0.1') must be a number that is not below 0, such as "
+     '0.001'),
+    (TRAIN, 'MIXTURE_NAME = trec',
+     'gin does not know the value trec: a string has quotes, as in '
+     '--gin_param="MIXTURE_NAME = \'trec\'"'),
+    (TRAIN, "utils.run.batch_size = ('sequence_per_batch', 4)",
+     "utils.run.batch_size (=('sequence_per_batch', 4)) must be such as "
+     "('sequences_per_batch', 64); did you mean 'sequences_per_batch'?"),
+    (TRAIN, "utils.run.batch_size = ('tokens_per_batch', 100)",
+     "utils.run.batch_size (=('tokens_per_batch', 100)) must be a multiple of "
+     "the sequence length 32, such as ('tokens_per_batch', 96)"),
+    (TRAIN, 'TRAIN_STEPS  100',
+     "gin cannot read a file or a binding: Couldn't parse statement, expected "
+     "':' or '='. (line 2) 'TRAIN_STEPS  100': expected NAME = VALUE, as in "
+     '--gin_param="TRAIN_STEPS = 100"'),
+    (EVALUATE, "MIXTURE_NAME = 'demo_pretrain'",
+     "MIXTURE_NAME (='demo_pretrain') has no metric, nothing would be scored: "
+     'give a task that has one; pre-training is measured with '
+     "utils.run.mode = 'perplexity_eval'"),
+    (TRAIN, 'd_model = 0',
+     'd_model (=0) must be a whole number above 0, such as 1024'),
+    (TRAIN, "utils.run.mode = 'trian'", "utils.run.mode (='trian') must be one "
+     'of train, eval, perplexity_eval, score_eval, infer, score_from_strings, '
+     'score_from_file, score_from_dataset, export, export_infer, '
+     "export_score; did you mean 'train'?"),
+    (EVALUATE, "utils.run.eval_checkpoint_step = 'latest'",
+     "utils.run.eval_checkpoint_step (='latest') must be 'all', -1 for the "
+     'last checkpoint, a step, or a list of steps'),
+    (EVALUATE, "utils.run.batch_size = ('tokens_per_batch', 64)",
+     "utils.run.batch_size (=('tokens_per_batch', 64)) counts tokens, and no "
+     "sequence_length is set: give ('sequences_per_batch', 64)"),
+    (EVALUATE, "utils.run.mode = 'perplexity_eval'",
+     "utils.run.sequence_length is not set, and mode 'perplexity_eval' needs "
+     'it: give --gin_param="utils.run.sequence_length = {\'inputs\': 512, '
+     '\'targets\': 128}"'),
+    (EVALUATE, 'Bitransformer.decode.beam_size = 2\n'
+     'Bitransformer.decode.temperature = 0.5',
+     'Bitransformer.decode.temperature (=0.5) must be 0 with a beam_size of 2: '
+     'T5 searches with beams or samples'),
+])
+def test_a_wrong_value_is_one_line(base, binding, said, tmp_path):
+  code, lines = _check(tmp_path, *base, f'--gin_param={binding}')
+  assert (code, lines[0]) == (1, said)
+  assert lines[1:] == [f'Everything that was printed: {tmp_path}/log.txt']
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path):
+  code, lines = _check(tmp_path, *TRAIN[1:3], '--gin_param=TRAIN_STEPS = 0')
+  assert code == 1 and len(lines) == 4
+  assert lines[0].startswith('PRETRAINED') and 'which model' in lines[1]
+  assert lines[2].startswith('TRAIN_STEPS (=0)')
+
+
+@pytest.mark.parametrize('flags', [['--model_dir=/other'], ['--model_dir']])
+def test_two_folders_are_refused(flags, tmp_path):
+  code, lines = _check(tmp_path, *TRAIN, *flags)
+  assert code == 2 and len(lines) == 1
+
+
+def _mutated(flags, generator):
+  """Returns a command with one mistake in it."""
+  flags = list(flags)
+  place = generator.randrange(len(flags))
+  kind = generator.choice(
+      ['drop', 'double', 'misspell', 'cut', 'empty', 'replace'])
+  if kind == 'drop':
+    del flags[place]
+  elif kind == 'double':
+    flags.append(flags[place])
+  elif kind == 'misspell':
+    at = generator.randrange(2, len(flags[place]))
+    flags[place] = flags[place][:at] + flags[place][at + 1:]
+  elif kind == 'cut':
+    flags[place] = flags[place][:generator.randrange(2, len(flags[place]))]
+  elif kind == 'empty':
+    flags[place] = flags[place].partition('=')[0] + '='
+  else:
+    value = generator.choice([
+        '-1', '1e9', "'\u00e9'", 'None', '[]', '{}', "''", '@x', '%x', '()',
+        'True', "('a', 'b')", '10**9', '0x'])
+    name = generator.choice([
+        'TRAIN_STEPS', 'LEARNING_RATE', 'MIXTURE_NAME', 'PRETRAINED',
+        'num_layers', 'd_model', 'dropout_rate', 'utils.run.batch_size',
+        'utils.run.sequence_length', 'utils.run.save_checkpoints_steps',
+        'utils.run.mesh_shape', 'utils.run.mode', 'DECODE_LENGTH',
+        'mtf_conv.training.train_model.seed',
+        'mtf_conv.layers.LightConv.filter_size'])
+    flags.append(f'--gin_param={name} = {value}')
+  return flags
+
+
+def test_mutated_commands_end_plainly(tmp_path, fuzz_count=40):
+  for seed in range(fuzz_count):
+    flags = _mutated(TRAIN, random.Random(seed))
+    code, lines = _check(tmp_path / 'run', *flags)
+    text = '\n'.join(lines)
+    assert len(lines) <= 5 and 'Traceback' not in text, (seed, flags, text)
+    assert lines and (code == 0) == bool(
+        re.search('nothing wrong was found', text)), (seed, flags, text)
+  code, lines = _check(tmp_path / 'run', *TRAIN)
+  assert code == 0, 'the folder is still of use'
