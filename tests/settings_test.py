@@ -131,8 +131,10 @@ def _mutated(flags, generator):
   return flags
 
 
-def test_mutated_commands_end_plainly(tmp_path, fuzz_count=40):
-  for seed in range(fuzz_count):
+@pytest.mark.parametrize('count', [
+    20, pytest.param(2000, marks=pytest.mark.slow)])
+def test_mutated_commands_end_plainly(count, tmp_path):
+  for seed in range(count):
     flags = _mutated(TRAIN, random.Random(seed))
     code, lines = _check(tmp_path / 'run', *flags)
     text = '\n'.join(lines)
