@@ -66,31 +66,25 @@ def one_line(error):
     if match:
       return (f'Unknown {kind} {match["name"]!r}{_place(message)}'
               f'{nearest(**match.groupdict())}')
-  if _is_gin_s(error):
-    return (f'gin cannot read a file or a binding: {_first_line(error)}: '
-            'expected NAME = VALUE, as in --gin_param="TRAIN_STEPS = 100"')
   for explain in (_unbound, _no_layer, _no_module, _another_model,
                   _another_dtype, _damaged_checkpoint, _split_to_train_on,
                   _not_a_number, _without_quotes):
     line = explain(message)
     if line:
       return line
-  return None
+  return _not_gin(error)
 
 
-def _is_gin_s(error):
-  """Whether gin's parser did not understand what it read."""
-  if not isinstance(error, (SyntaxError, tokenize.TokenError)) or (
-      _without_quotes(str(error))):
-    return False
+def _not_gin(error):
+  """Explains what gin's parser did not understand."""
   frames = traceback.extract_tb(error.__traceback__)
-  return any(frame.filename.endswith('config_parser.py') for frame in frames)
-
-
-def _first_line(error):
-  """Says what was wrong and where, with the text if that is known."""
+  if not isinstance(error, (SyntaxError, tokenize.TokenError)) or not any(
+      frame.filename.endswith('config_parser.py') for frame in frames):
+    return None
   text = (getattr(error, 'text', None) or '').strip()
-  return str(error).partition('\n')[0] + (f' {text!r}' if text else '')
+  what = str(error).partition('\n')[0] + (f' {text!r}' if text else '')
+  return (f'gin cannot read a file or a binding: {what}: expected '
+          'NAME = VALUE, as in --gin_param="TRAIN_STEPS = 100"')
 
 
 def _place(message):

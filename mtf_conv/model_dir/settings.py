@@ -18,11 +18,11 @@ _MODES = ('train', 'eval', 'perplexity_eval', 'score_eval', 'infer',
 _BATCHES = tuple(f'{unit}_per_{part}' for unit in ('sequences', 'tokens')
                  for part in ('batch', 'replica'))
 
-# What gives a value to a macro that a gin file leaves open.
+# Values of macros that a gin file leaves open, and what else there is.
 _EXAMPLES = {
-    'MIXTURE_NAME': "'trec'\"; mtf_conv list tasks names them",
-    'PRETRAINED': "'FOLDER'\", that of pre-training, or None to begin with "
-                  'random weights',
+    'MIXTURE_NAME': ("'trec'", '; mtf_conv list tasks names them'),
+    'PRETRAINED': ("'FOLDER'", ', that of pre-training, or None to begin with '
+                   'random weights'),
 }
 
 # Mesh TensorFlow's defaults.gin, which is the size of no published model.
@@ -93,8 +93,9 @@ def _required():
       if isinstance(value, gin_config.ConfigurableReference) and (
           value.scoped_selector == 'gin.REQUIRED/gin.constant'):
         name = scope if selector == 'gin.macro' else f'{selector}.{parameter}'
-        yield (f'{name} is not set: give --gin_param="{name} = '
-             + _EXAMPLES.get(name, '..."'))
+        example, others = _EXAMPLES.get(name, ('...', ''))
+        yield (f'{name} is not set: give --gin_param="{name} = {example}"'
+               f'{others}')
 
 
 def _no_model():
