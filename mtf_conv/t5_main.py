@@ -99,6 +99,12 @@ def _run(argv):
       terminal.say('expected one --model_dir, the folder of the run: '
                    + ' '.join(folders))
       sys.exit(2)
+    model_dir = flags.FLAGS.model_dir
+    if re.search(r'[][*?]', model_dir or ''):
+      terminal.say(f'--model_dir (={model_dir!r}) must be without [, ], * and '
+                   '?: TensorFlow takes them for a pattern, and does not find '
+                   'the checkpoints that it has written')
+      sys.exit(2)
     return [program]
 
   def main(unused_argv):

@@ -107,11 +107,6 @@ def test_a_new_folder_is_no_error(tmp_path, capfd):
   assert not capfd.readouterr().err and not os.listdir(tmp_path)
 
 
-def test_brackets_in_a_folder_s_name_are_no_pattern(folder):
-  there = folder.rename(folder.parent / 'run[1]')
-  assert checkpoints.defect(str(there / 'model.ckpt-9')) is None
-
-
 def test_no_whole_checkpoint_is_an_error(folder):
   for path in folder.glob('model.ckpt-*.index'):
     os.truncate(path, 10)

@@ -99,6 +99,13 @@ def test_two_folders_are_refused(flags, tmp_path):
   assert code == 2 and len(lines) == 1
 
 
+def test_a_folder_that_tensorflow_cannot_read_is_refused(tmp_path):
+  code, lines = _check(tmp_path / 'run[1]', *TRAIN)
+  assert code == 2 and len(lines) == 1
+  assert lines[0].startswith(
+      f"--model_dir (='{tmp_path}/run[1]') must be without [, ], * and ?")
+
+
 def _mutated(flags, generator):
   """Returns a command with one mistake in it."""
   flags = list(flags)

@@ -11,7 +11,6 @@ its sums) and the data files are as long as the index says. No weight is read:
 wrong bytes in a file of the right length are found when it is restored.
 """
 
-import glob
 import math
 import os
 import re
@@ -42,7 +41,7 @@ def defect(prefix):
       math.prod(shape) * dtypes[name].size
       for name, shape in reader.get_variable_to_shape_map().items())
   found = sum(tf.io.gfile.stat(path).length
-              for path in tf.io.gfile.glob(f'{glob.escape(prefix)}.data-*'))
+              for path in tf.io.gfile.glob(f'{prefix}.data-*'))
   if found < expected:
     return f'{prefix}.data-* is cut short ({found:,} of {expected:,} bytes)'
   return None
