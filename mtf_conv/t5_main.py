@@ -1,7 +1,7 @@
 """t5_mesh_conv: T5's own main, with this package's layers, tasks and gin.
 
-All flags of t5_mesh_transformer, --verbose, and --check, which ends before
-anything is built. What TensorFlow and T5 print goes to <model_dir>/log.txt; the
+All flags of t5_mesh_transformer, --verbose, and --check and --check_settings,
+which end before anything is built. What TensorFlow and T5 print goes to <model_dir>/log.txt; the
 terminal shows progress, scores and errors.
 """
 
@@ -79,6 +79,9 @@ def _run(argv):
       'verbose', False, 'Show all that TensorFlow and T5 print.')
   flags.DEFINE_boolean(
       'check', False, 'Look at what the run is told and end before it begins.')
+  flags.DEFINE_boolean(
+      'check_settings', False, 'As --check, but look at no folder: the '
+      'checkpoints that the run reads may still be to come.')
   for folder in gin_files.folders():
     gin.add_config_file_search_path(folder)
 
@@ -117,6 +120,8 @@ def _run(argv):
     def parse_and_check(*args, **kwargs):
       parse(*args, **kwargs)
       settings.require(flags.FLAGS)
+      if flags.FLAGS.check_settings:
+        sys.exit(0)
 
     mesh_transformer_main.utils.parse_gin_defaults_and_flags = parse_and_check
     try:

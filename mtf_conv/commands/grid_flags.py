@@ -24,7 +24,7 @@ def add(parser):
   parser.add_argument('--learning_rates', metavar='RATE,...', type=_list(float),
                       help="instead of the scale's")
   parser.add_argument('--seeds', metavar='N,...', type=_list(int),
-                      default=[0], help='one grid for each (default: 0)')
+                      help="one grid for each, instead of the scale's")
   parser.add_argument('--hardware', choices=['cpu', 'gpu', 'tpu'],
                       help="instead of the scale's")
   parser.add_argument(

@@ -87,7 +87,8 @@ def run(root, runs, scale, at_once, threads):
     if not left:
       return 0
     failed = runner.run_jobs(
-        root, all_jobs, at_once, threads, scale.get('environment'), _run_job)
+        root, all_jobs, at_once, threads, scale.get('environment'), _run_job,
+        check=True)
   for job, reason in failed:
     print('\n' + jobs.describe_failure(root, job, reason), file=sys.stderr)
   return 1 if failed else 0

@@ -10,7 +10,9 @@ under `vocabulary` a task on whose text a vocabulary of a `size` is trained for
 all; both lie in the folder of the grid. `environment` holds environment
 variables of all jobs: without oneDNN, training on one thread is repeatable to
 the last bit, and with checkpoints in float32 a restart changes nothing.
-`hardware` is what they run on. `like` names the scale from which comes all that
+`hardware` is what they run on. `seeds` are those of fine-tuning; each has its
+own pre-training, unless `pretrain` has a `seed`: then all go on from that one.
+`like` names the scale from which comes all that
 a file does not say itself, stage by stage. The lengths of fine-tuning are those
 of gin/sequence_lengths unless they are given. `models` are all that have the
 scale's size unless they are given; `without` takes some of them out.
@@ -131,7 +133,7 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
     tasks: names of tasks.
     inits: 'raw', 'pretrained'.
     learning_rates: of fine-tuning.
-    seeds: integers.
+    seeds: integers; those of the scale, or 0, when None.
     hardware: 'cpu', 'gpu' or 'tpu'; the scale's when None.
     checkpoints: the folder of all model_dirs, which may be in a bucket; root
       when None.
@@ -153,10 +155,14 @@ def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
   grid = _Grid(scale, checkpoints or os.path.abspath(root),
                hardware or scale['hardware'], [*flags, *more_flags],
                [run.job.name for run in runs])
-  for seed in seeds or [0]:
+  made = set()
+  for seed in seeds or scale.get('seeds', [0]):
     for model in chosen['models']:
       if 'pretrained' in chosen['inits']:
-        runs.append(grid.pretrain(model, seed))
+        pretrain = grid.pretrain(model, seed)
+        if pretrain.job.name not in made:
+          made.add(pretrain.job.name)
+          runs.append(pretrain)
     for model in chosen['models']:
       for task in chosen['tasks']:
         for init in chosen['inits']:
@@ -230,16 +236,17 @@ class _Grid:
     self._flags = flags
 
   def pretrain(self, model, seed):
-    """Returns the Run of a model's pre-training."""
+    """Returns the Run of the pre-training that a seed goes on from."""
+    stage = self._scale['pretrain']
+    seed = stage.get('seed', seed)
     folder = self._folder(model, f'seed{seed}', 'pretrain')
-    return self._train('pretrain', self._scale['pretrain'], folder, seed,
-                       model=model)
+    return self._train('pretrain', stage, folder, seed, model=model)
 
   def finetune(self, model, task, init, learning_rate, seed):
     """Returns the Runs of fine-tuning and of its evaluations."""
     folder = self._folder(
         model, f'seed{seed}', task, f'{init}_lr{learning_rate:g}')
-    pretrain_dir = self._folder(model, f'seed{seed}', 'pretrain')
+    pretrain_dir = self.pretrain(model, seed).model_dir
     pretrained = init == 'pretrained'
     where = dict(model=model, task=task, init=init, learning_rate=learning_rate)
     stage = {**gin_files.sequence_lengths(registered(task)),

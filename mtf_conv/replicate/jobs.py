@@ -155,7 +155,7 @@ def _matches(pattern):
   return gfile.glob(pattern)
 
 
-def run(root, jobs, main, at_once=1):
+def run(root, jobs, main, at_once=1, show=True):
   """Runs the jobs that are not done, each once those it needs are.
 
   Args:
@@ -163,6 +163,7 @@ def run(root, jobs, main, at_once=1):
     jobs: a list of Jobs; of several that could start, the first does.
     main: a function of a job's argv, called in the job's process.
     at_once: how many jobs run at a time.
+    show: whether the terminal shows how they stand.
 
   Returns:
     A list of (job, reason) of those that failed or could not be started.
@@ -174,7 +175,8 @@ def run(root, jobs, main, at_once=1):
   done = {job.name for job in jobs if records.is_done(job)}
   waiting = [job for job in jobs if job.name not in done]
   failed, running = {}, []
-  show = (_Bars if sys.stdout.isatty() else _Lines)(jobs, done)
+  show = (_Display if not show else _Bars if sys.stdout.isatty() else _Lines)(
+      jobs, done)
   # A job knows by the end of this pipe that its parent is gone.
   pipe = os.pipe()
   try:
@@ -284,7 +286,7 @@ def _end_with_parent(alive):
 
 
 class _Display:
-  """Knows what part of all the work is done."""
+  """Knows what part of all the work is done, and shows nothing."""
 
   def __init__(self, jobs, done):
     self._total = sum(job.seconds for job in jobs)
@@ -300,6 +302,9 @@ class _Display:
     return sum(fraction * self._seconds[name]
                for name, fraction in self._fractions.items()) / self._total
 
+  def started(self, job):
+    """Takes note of the start of a job."""
+
   def progressed(self, job, progress):
     """Takes note of what a job tells; part of a job is never all of it."""
     if progress:
@@ -309,6 +314,9 @@ class _Display:
   def ended(self, job, seconds, reason):
     """Takes note of the end of a job."""
     self._fractions[job.name] = float(reason is None)
+
+  def close(self):
+    """Ends what is shown."""
 
 
 def _outcome(job, seconds, reason):
@@ -347,9 +355,6 @@ class _Lines(_Display):
     super().ended(job, seconds, reason)
     print(f'{_outcome(job, seconds, reason)}; {self._finished()} of '
           f'{len(self._fractions)} jobs', flush=True)
-
-  def close(self):
-    """Nothing is left to do."""
 
 
 class _Bars(_Display):
