@@ -17,11 +17,12 @@ import tensorflow.compat.v1 as tf
 from mtf_conv import cli
 from mtf_conv.base import command_line, errors
 from mtf_conv.commands import replicate
-from mtf_conv.model_dir import events
+from mtf_conv.model_dir import events, held_out
 from mtf_conv.pages import experiments
 from mtf_conv.replicate import grid, jobs, paper
 from mtf_conv.replicate import plan as plans
-from mtf_conv.report import answers, page, provenance, scores, table2
+from mtf_conv.report import (
+    answers, page, pretraining, provenance, scores, table2)
 
 
 def _grid(scale='demo', root='/runs', **filters):
@@ -99,6 +100,24 @@ def test_what_is_needed_comes_first():
     for run in _grid(scale, seeds=[0, 1])[1]:
       assert seen.issuperset(run.job.needs)
       seen.add(run.job.name)
+
+
+def test_seeds_go_on_from_one_pre_training(tmp_path):
+  _, runs = _grid('evening', str(tmp_path), models=['lightconv'],
+                  tasks=['trec'])
+  names = [run.job.name for run in runs if run.stage == 'pretrain']
+  assert names == ['lightconv.seed0.pretrain']
+  finetune = [run for run in runs if run.stage == 'finetune']
+  assert {run.seed for run in finetune} == {0, 1, 2}
+  for run in finetune:
+    assert f'--gin_param=DATA_SEED = {run.seed}' in run.job.argv
+    assert (names[0] in run.job.needs) == (run.init == 'pretrained')
+    assert any('seed0/pretrain' in arg for arg in run.job.argv) == (
+        run.init == 'pretrained')
+  # What is asked for comes instead of the scale's.
+  _, runs = _grid('evening', str(tmp_path), models=['lightconv'],
+                  tasks=['trec'], seeds=[7])
+  assert {run.seed for run in runs if run.stage == 'finetune'} == {7}
 
 
 def test_a_command_says_all():
@@ -264,6 +283,29 @@ def test_table_2(trec):
   assert r'gain, \%' in latex and '%' not in latex.replace(r'\%', '')
 
 
+def test_how_far_pre_training_came(tmp_path):
+  _, runs = _grid('mini', str(tmp_path), models=['transformer', 'lightconv'],
+                  tasks=['trec'])
+  assert pretraining.checkpoints(runs).empty
+  run = next(run for run in runs if run.job.name == 'lightconv.seed0.pretrain')
+  pathlib.Path(run.model_dir).mkdir(parents=True)
+  held_out.write(run.model_dir, {
+      'unigram': 6.5, 'bigram': 5., 'checkpoints': [
+          {'step': step, 'content': content, 'sentinels': 1., 'all': 2.}
+          for step, content in ((0, 9.), (1000, 6.), (2000, 5.25))]})
+  found = pretraining.checkpoints(runs)
+  assert list(found.step) == [0, 1000, 2000]
+  assert pretraining.to_rows(pretraining.last(found)) == [
+      ['model', 'seed', 'steps', 'content', 'below pieces', 'below pairs',
+       'sentinels', 'steps/s'],
+      ['lightconv', '0', '2,000', '5.25', '+1.25', '-0.25', '1.00', '-']]
+  page.write(runs, str(tmp_path / 'report'))
+  text = (tmp_path / 'report/index.html').read_text()
+  assert 'Pre-training, on held-out text' in text and '+1.25' in text
+  assert len(pd.read_csv(tmp_path / 'report/pretraining.csv')) == 3
+  assert (tmp_path / 'report/pretraining.png').stat().st_size > 5000
+
+
 def _answers(cells):
   return {question[:3]: answer for question, answer in answers.answer(
       cells, {'transformer': 2.0, 'lightconv': 3.0})}
@@ -361,6 +403,26 @@ def _run(*argv):
   done = subprocess.run(_command(*argv), capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   return done.stdout
+
+
+def test_settings_of_all_jobs_are_looked_at_before_the_first(tmp_path):
+  scale = grid.load_scale('demo')
+  scale['tasks']['demo_finetune']['gin_params'] = ['TRAIN_STEPS = 1e2']
+  scale['evaluate']['gin_params'] = ["utils.run.mode = 'evaluate'"]
+  (tmp_path / 'wrong.json').write_text(json.dumps(scale))
+  done = subprocess.run(
+      _command('replicate', 'run', f'--scale={tmp_path}/wrong.json',
+               f'--root={tmp_path}/root', '--models=lightconv'),
+      capture_output=True, text=True)
+  assert done.returncode
+  first, second = done.stderr.strip().splitlines()
+  name = 'lightconv.seed0.demo_finetune.raw_lr0.001'
+  assert first == (f'mtf_conv replicate: {name}: TRAIN_STEPS (=100.0) must be '
+                   'a whole number above 0, such as 100')
+  assert second.startswith(
+      f"{name}.evaluate: utils.run.mode (='evaluate') must be one of")
+  # Nothing was begun.
+  assert [path.name for path in (tmp_path / 'root').iterdir()] == ['lock']
 
 
 @pytest.mark.slow

@@ -36,5 +36,5 @@ def show(runs, scale, out_dir, figures_dir):
       print(f'* and {len(notes) - _NOTES} more, which index.html has')
     print()
   print(f'Written to {os.path.abspath(out_dir)}: index.html, table2.md, .csv, '
-        '.tex, curves')
+        '.tex, differences.csv, curves')
   return 0

@@ -8,7 +8,8 @@ import numpy as np
 
 from mtf_conv.model_dir import events
 from mtf_conv.replicate import grid
-from mtf_conv.report import answers, curves, provenance, scores, table2
+from mtf_conv.report import (
+    answers, curves, pretraining, provenance, scores, table2)
 
 _FIGURES = {
     'figure1': 'Figure 1: examples of pre-training per second',
@@ -18,6 +19,9 @@ _EXAMPLES = 8  # Of each kind, right and wrong.
 
 def write(grid_runs, out_dir, about='', figures_dir=None):
   """Writes table2.md, .csv, .tex, differences.csv, curves and index.html.
+
+  Where pre-training was measured on held-out text, pretraining.csv and
+  pretraining.png as well.
 
   Args:
     grid_runs: as replicate.grid.make returns them.
@@ -41,6 +45,7 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
   differences = answers.differences(cells)
   differences.to_csv(os.path.join(out_dir, 'differences.csv'), index=False)
   pictures = _plot(grid_runs, cells, out_dir)
+  held_out, of_pretraining = _pretraining(grid_runs, out_dir)
   notes = provenance.doubts(grid_runs) + notes
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader('mtf_conv.report', '.'),
@@ -51,6 +56,7 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
       columns=table2.columns(cells), parts=table2.arrange(cells),
       answers=answers.answer(cells, _speeds(grid_runs)),
       differences=[*differences.itertuples()],
+      held_out=held_out, of_pretraining=of_pretraining,
       curves=[(name, _base64(path)) for name, path in pictures],
       examples=_examples(cells),
       sources=provenance.sources(grid_runs, cells, table2.PARTS),
@@ -87,6 +93,18 @@ def _plot(grid_runs, cells, out_dir):
         path, table2.models(cells), model_dirs, grid.registered(task))
     pictures.append((task, path))
   return pictures
+
+
+def _pretraining(grid_runs, out_dir):
+  """Returns the held-out losses as rows of cells and a picture; two Nones."""
+  checkpoints = pretraining.checkpoints(grid_runs)
+  if checkpoints.empty:
+    return None, None
+  checkpoints.round(4).to_csv(
+      os.path.join(out_dir, 'pretraining.csv'), index=False)
+  path = os.path.join(out_dir, 'pretraining.png')
+  pretraining.plot(path, checkpoints)
+  return pretraining.to_rows(pretraining.last(checkpoints)), _base64(path)
 
 
 def _table1(grid_runs):
