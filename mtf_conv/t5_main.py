@@ -1,8 +1,8 @@
 """t5_mesh_conv: T5's own main, with this package's layers, tasks and gin.
 
 All flags of t5_mesh_transformer, --verbose, and --check and --check_settings,
-which end before anything is built. What TensorFlow and T5 print goes to <model_dir>/log.txt; the
-terminal shows progress, scores and errors.
+which end before anything is built. What TensorFlow and T5 print goes to
+<model_dir>/log.txt; the terminal shows progress, scores and errors.
 """
 
 import os

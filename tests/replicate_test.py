@@ -22,7 +22,13 @@ from mtf_conv.pages import experiments
 from mtf_conv.replicate import grid, jobs, paper
 from mtf_conv.replicate import plan as plans
 from mtf_conv.report import (
-    answers, page, pretraining, provenance, scores, table2)
+  answers,
+  page,
+  pretraining,
+  provenance,
+  scores,
+  table2,
+)
 
 
 def _grid(scale='demo', root='/runs', **filters):

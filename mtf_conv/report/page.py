@@ -9,7 +9,13 @@ import numpy as np
 from mtf_conv.model_dir import events
 from mtf_conv.replicate import grid
 from mtf_conv.report import (
-    answers, curves, pretraining, provenance, scores, table2)
+  answers,
+  curves,
+  pretraining,
+  provenance,
+  scores,
+  table2,
+)
 
 _FIGURES = {
     'figure1': 'Figure 1: examples of pre-training per second',
