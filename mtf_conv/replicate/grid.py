@@ -12,10 +12,10 @@ variables of all jobs: without oneDNN, training on one thread is repeatable to
 the last bit, and with checkpoints in float32 a restart changes nothing.
 `hardware` is what they run on. `seeds` are those of fine-tuning; each has its
 own pre-training, unless `pretrain` has a `seed`: then all go on from that one.
-`like` names the scale from which comes all that
-a file does not say itself, stage by stage. The lengths of fine-tuning are those
-of gin/sequence_lengths unless they are given. `models` are all that have the
-scale's size unless they are given; `without` takes some of them out.
+`like` names the scale from which comes all that a file does not say itself,
+stage by stage. The lengths of fine-tuning are those of gin/sequence_lengths
+unless they are given. `models` are all that have the scale's size unless they
+are given; `without` takes some of them out.
 """
 
 import dataclasses

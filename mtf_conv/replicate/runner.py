@@ -62,11 +62,11 @@ def _check(all_jobs, at_once):
     failed = jobs.run(
         folder, checks, t5_main.console_entry_point, at_once, show=False)
     found = {}  # From what is wrong to the first job that has it.
-    for job, _ in failed:
+    for job, reason in failed:
       with open(jobs.Records(folder).log(job), errors='replace') as f:
-        for line in f.read().splitlines():
-          if folder not in line:
-            found.setdefault(line, job.name)
+        lines = [line for line in f.read().splitlines() if folder not in line]
+      for line in lines or [reason]:
+        found.setdefault(line, job.name)
   if found:
     raise errors.UserError('\n'.join(
         f'{name}: {line}' for line, name in found.items()))

@@ -86,13 +86,13 @@ def _plot(grid_runs, cells, out_dir):
   """Draws the curves of each task; returns (task, path)s."""
   best = {(cell.init, cell.model, cell.task): cell.model_dir
           for cell in cells.itertuples() if cell.model_dir}
-  pretraining = {run.model: run.model_dir for run in grid_runs
-                 if run.stage == 'pretrain'}
+  pretrain = {run.model: run.model_dir for run in grid_runs
+              if run.stage == 'pretrain'}
 
   pictures = []
   for task in dict.fromkeys(cells.task):
     def model_dirs(model, run, task=task):
-      return (pretraining.get(model, '') if run == 'pretrain' else
+      return (pretrain.get(model, '') if run == 'pretrain' else
               best.get((run, model, task), ''))
     path = os.path.join(out_dir, f'curves_{task}.png')
     curves.plot(

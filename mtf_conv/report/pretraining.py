@@ -71,21 +71,21 @@ def _as_text(frame):
 
 
 def plot(path, frame):
-  """Draws the content's loss of each model against steps and against seconds.
+  """Draws the content's loss of each model against steps and against minutes.
 
   Args:
     path: where the PNG goes.
     frame: as `checkpoints` returns it.
   """
-  figure, (by_step, by_second) = plt.subplots(
+  figure, (by_step, by_minute) = plt.subplots(
       1, 2, figsize=(11, 4), layout='constrained', sharey=True)
   for number, model in enumerate(paper.in_order(frame.model)):
     for _, run in frame[frame.model == model].groupby('seed'):
       style = {'color': f'C{number}', 'marker': 'o', 'markersize': 3,
                'label': model if run.seed.iloc[0] == frame.seed.min() else None}
       by_step.plot(run.step, run.content, **style)
-      by_second.plot(run.step / run.steps_per_second / 60, run.content, **style)
-  for axes in (by_step, by_second):
+      by_minute.plot(run.step / run.steps_per_second / 60, run.content, **style)
+  for axes in (by_step, by_minute):
     for name, label, line in (('unigram', 'pieces counted', ':'),
                               ('bigram', 'pairs counted', '--')):
       axes.axhline(frame[name].iloc[0], color='gray', linestyle=line,
@@ -93,7 +93,7 @@ def plot(path, frame):
     axes.grid(alpha=0.3)
   by_step.set_xlabel('step')
   by_step.set_ylabel('nats a token of content, held out')
-  by_second.set_xlabel('minutes of training, whatever ran beside it')
+  by_minute.set_xlabel('minutes of training, whatever ran beside it')
   by_step.legend(loc='best', fontsize='small')
   figure.savefig(path, dpi=120)
   plt.close(figure)
