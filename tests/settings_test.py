@@ -29,6 +29,8 @@ def test_a_sound_run_is_not_begun(tmp_path):
 @pytest.mark.parametrize('left_out, said', [
     (0, 'No gin file says which model: give one, such as '
      '--gin_file=models/lightconv.base.gin'),
+    (1, 'No gin file says what is done: give one, such as '
+     '--gin_file=runs/finetune.gin or runs/eval.gin'),
     (2, 'No gin file says what the run is computed on: give '
      '--gin_file=hardware/cpu.gin'),
     (3, 'PRETRAINED is not set: give --gin_param="PRETRAINED = \'FOLDER\'"')])
@@ -129,9 +131,9 @@ def test_inputs_that_will_be_cut_are_counted(tmp_path):
       tmp_path, *TRAIN,
       "--gin_param=utils.run.sequence_length = {'inputs': 8, 'targets': 16}")
   assert code == 0 and len(lines) == 2
-  assert re.match(r'demo_finetune: \d+ of the first 240 inputs have more than 8 '
-                  r'tokens \(up to 12\) and are cut: utils.run.sequence_length '
-                  'says', lines[0])
+  assert re.match(
+      r'demo_finetune: \d+ of the first 240 inputs have more than 8 tokens '
+      r'\(up to 12\) and are cut: utils.run.sequence_length says', lines[0])
 
 
 @pytest.mark.parametrize('mode, instead', [

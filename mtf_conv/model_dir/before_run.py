@@ -61,7 +61,8 @@ def check(model_dir):
   for folder in (model_dir, _folder(pretrained)):
     if vocabulary and folder:
       record.check_vocabulary(folder, vocabulary)
-  if gin_values.bound('utils.run.mode') == 'train':
+  mode = gin_values.bound('utils.run.mode') or 'train'  # T5's default.
+  if mode == 'train':
     bindings = None
     if pretrained:
       prefix = checkpoints.resolved(pretrained)
@@ -74,7 +75,6 @@ def check(model_dir):
       _tell_of_cuts(task, gin_values.bound('utils.run.sequence_length'))
     return bindings
   _require_metrics()
-  mode = gin_values.bound('utils.run.mode')
   if mode == 'perplexity_eval':
     _require_writable(model_dir)
   elif mode.endswith('eval') and not gin_values.bound(

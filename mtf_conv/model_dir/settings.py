@@ -56,14 +56,14 @@ def problems(tpu=None, given=()):
     tpu: the name or address of a TPU.
     given: bindings of the command line.
   """
-  found = [*_required(), *_no_model(), *_no_hardware(tpu)]
+  found = [*_required(), *_no_model(), *_no_run(), *_no_hardware(tpu)]
   for parameter, check in _CHECKS.items():
     value = _value(parameter)
     line = None if value is None else check(value)
     if line:
       found.append(f'{_name(parameter)} (={value!r}) {line}')
-  return [*found, *_no_length(), *_mesh(), *_beam_and_temperature(),
-          *_without_effect(given)]
+  found += [*_no_length(), *_mesh(), *_beam_and_temperature()]
+  return found or [*_without_effect(given)]  # A file that is missing has some.
 
 
 def _value(parameter):
@@ -104,6 +104,15 @@ def _no_model():
     yield ('No gin file says which model: give one, such as '
            '--gin_file=models/lightconv.base.gin; mtf_conv list models names '
            'them')
+
+
+def _no_run():
+  try:
+    gin.query_parameter('utils.run.train_dataset_fn')
+  except ValueError:
+    if _value('utils.run.mode') in (None, 'train'):
+      yield ('No gin file says what is done: give one, such as '
+             '--gin_file=runs/finetune.gin or runs/eval.gin')
 
 
 def _no_hardware(tpu):
