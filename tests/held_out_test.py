@@ -6,6 +6,7 @@ import random
 import re
 
 import forked
+import gin
 import mesh_tensorflow.transformer.utils  # noqa: F401
 import mtf_harness as harness
 import numpy as np
@@ -165,8 +166,8 @@ def test_how_much_of_a_model_is_in_a_checkpoint(partial, tmp_path, capfd):
     if partial:
       guard.begin()
       assert capfd.readouterr().err == (
-          f'PRETRAINED ({prefix}): 1 of 1 variables are in it, 1 of its own are '
-          'not in the model: b.\n')
+          f'PRETRAINED ({prefix}): 1 of 1 variables are in it, 1 of its own '
+          'are not in the model: b.\n')
     else:
       with pytest.raises(errors.UserError, match='would leave these out'):
         guard.begin()

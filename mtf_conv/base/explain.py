@@ -161,10 +161,18 @@ def _another_model(message):
   missing = re.search(r'Key (\S+) not found in checkpoint', message)
   shapes = re.search(r'Assign requires shapes of both tensors to match. '
                      r'lhs shape= (\S+) rhs shape= (\S+)', message)
+  pretrained = re.search(
+      r"Shape of variable (\S+):0 \((.*)\) doesn't match with shape of tensor "
+      r'\S+ \((.*)\) from checkpoint', message)
   if missing:
     differs = f'it has no {missing.group(1)}'
   elif shapes:
     differs = f'a variable of shape {shapes.group(2)}, not {shapes.group(1)}'
+  elif pretrained:
+    name, wanted, found = pretrained.groups()
+    return (f'PRETRAINED is of another model: {name} is '
+            f'[{found.strip("[]()")}], not [{wanted.strip("[]()")}]: give the '
+            'gin files of its model, or another checkpoint')
   else:
     return None
   return ('The checkpoint holds another model than the gin files describe '
