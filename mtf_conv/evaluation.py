@@ -42,7 +42,7 @@ def eval_dataset_fn(sequence_length, vocabulary, dataset_split,
     What T5's function returns. It is said how many inputs are cut.
 
   Raises:
-    errors.UserError: there is no such split.
+    errors.UserError: there is no such split, or it has no example.
   """
   global _decode_length
 
@@ -62,7 +62,10 @@ def eval_dataset_fn(sequence_length, vocabulary, dataset_split,
   for dataset in datasets(None):  # As they are: not padded, not cut.
     inputs, lengths = np.array(
         list(_lengths(dataset)), int).reshape(-1, 2).T
-    longest = max(longest, lengths.max(initial=0))
+    if not len(lengths):
+      raise errors.UserError(
+          f'{dataset.name} has no example in its split {dataset_split!r}')
+    longest = max(longest, lengths.max())
     limit = (sequence_length or {}).get('inputs')
     if limit and np.any(inputs > limit):
       terminal.say(

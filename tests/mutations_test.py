@@ -155,6 +155,18 @@ def check_file(runs, seed):
     runs.run(name, model_dir)
 
 
+@pytest.mark.parametrize('name, split', [
+    ('tune', 'train'), ('evaluate', 'validation')])
+def test_a_task_without_rows_is_one_line(name, split, runs):
+  model_dir = _folder_of(runs, name, runs.folder / 'run')
+  kept = runs.rows.read_text()
+  runs.rows.write_text('')
+  code, lines = runs.call(model_dir, runs.commands[name])
+  runs.rows.write_text(kept)
+  assert code == 1 and lines[:-1] == [
+      f"few_rows has no example in its split '{split}'"]
+
+
 @pytest.mark.parametrize('check, seeds', [
     (check_command, range(40)), (check_file, range(20)),
     pytest.param(check_command, range(1300), marks=pytest.mark.slow),

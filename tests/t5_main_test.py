@@ -194,7 +194,7 @@ def test_another_dtype_is_told_with_the_binding(tmp_path):
      'one, such as --module_import=my_tasks'),
     (ModuleNotFoundError("No module named 'my_tasks'"), "Unknown module "
      "'my_tasks': it must be installed, or its folder in PYTHONPATH"),
-    (ValueError("No bindings specified for 'x/gin.macro' in config string: \n"),
+    (ValueError("No bindings specified for 'x/gin.macro' in config: "),
      'No gin file binds the macro x: expected a line x = ...'),
     (AssertionError("'trec' does not exist in any of the task cache "
                     'directories.'),

@@ -52,8 +52,8 @@ def check(model_dir):
 
   Raises:
     errors.UserError: a checkpoint that was asked for cannot be read, none can,
-      no task has a metric, it was trained with another vocabulary, or
-      model_dir cannot be written to.
+      no task has a metric, one has no example, it was trained with another
+      vocabulary, or model_dir cannot be written to.
   """
   pretrained = gin_values.bound('utils.run.init_checkpoint')
   vocabulary = gin_values.bound('run.vocabulary')
@@ -136,6 +136,8 @@ def _tell_of_cuts(task, lengths):
     examples = list(itertools.islice(tfds.as_numpy(autograph.avoid(
         functools.partial(task.get_dataset, None, 'train', shuffle=False))),
         _FIRST))
+  if not examples:
+    raise errors.UserError(f"{task.name} has no example in its split 'train'")
   for feature, limit in lengths.items():
     found = [len(example[feature]) for example in examples]
     longer = sum(length > limit for length in found)

@@ -228,7 +228,7 @@ def _mesh():
   mesh = _value('utils.run.mesh_shape')
   subject = f'{_name("utils.run.mesh_shape")} (={mesh!r})'
   try:
-    shape = mtf.convert_to_shape(mesh or '')
+    shape = mtf.convert_to_shape('' if mesh is None else mesh)
   except (ValueError, TypeError, AttributeError):
     yield f"{subject} must be such as 'batch:4;model:2'"
     return
