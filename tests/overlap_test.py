@@ -9,23 +9,25 @@ from mtf_conv import cli
 from mtf_conv.base import errors
 from mtf_conv.prepare import overlap
 
+WORDS = 'one two three four five six seven eight nine ten a b c d'.split()
+TEXT = ['He said: ' + ' '.join(WORDS[1:]).upper() + '!',  # 13 words.
+        'is it so far, really, from here to Aspen? Yes',
+        'only three words', ' '.join(WORDS[:4]), ' '.join(WORDS[4:9])]
 ROWS = [
-    ['One two, three four five six seven eight nine.'],  # Words 2 to 9.
-    ['how far is Aspen?'],  # All of four words.
-    ['three words only', 'nothing of this row is anywhere in the whole text'],
-    ['one two three four five six seven'],  # Seven of its seven words.
-    ['how far is it'], []]
-TEXT = ['He said: two three four FIVE six seven eight nine ten',
-        'How far is Aspen from here', 'three words only. one two three four',
-        'five six seven']
+    ['x y', ' '.join(WORDS) + ', and more'],
+    ['It is so far really from here to Aspen'],  # Another order.
+    ['is it so far really from here to aspen'],  # All of nine words.
+    ['only three words'], [' '.join(WORDS[:9])], []]
 
 
-def test_eight_words_or_all_of_a_short_text():
-  found = overlap._find(ROWS, lambda: iter(TEXT))
-  assert found == {'rows': 6, 'found': 2, 'examples': [
-      'two three four five six seven eight nine', 'how far is aspen']}
-  # Documents are apart: the fourth row is in two of them together.
-  assert overlap._find(ROWS, lambda: [' '.join(TEXT)])['found'] == 3
+def test_13_words_or_all_of_a_short_text():
+  first, second = overlap._find([iter(ROWS), [['nothing of it is anywhere']]],
+                                iter(TEXT))
+  assert first == {'rows': 6, 'found': 2, 'examples': [
+      ' '.join(WORDS[1:]), 'is it so far really from here to aspen']}
+  assert second == {'rows': 1, 'found': 0, 'examples': []}
+  # Documents are apart: a row is in two of them together.
+  assert overlap._find([ROWS], [' '.join(TEXT)])[0]['found'] == 3
 
 
 @pytest.fixture

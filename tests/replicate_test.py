@@ -163,7 +163,8 @@ def test_a_scale_that_prepares_its_data(tmp_path):
       f'--out={root}/vocabulary.model', '--lowercase')
   assert overlap.job.argv == (
       'mtf_conv', 'prepare', 'sst2', 'trec',
-      f'--raw_dir={pathlib.Path.cwd()}/raw', f'--data_dir={root}/data', '--overlap=imdb_span_corruption')
+      f'--raw_dir={pathlib.Path.cwd()}/raw', f'--data_dir={root}/data',
+      '--overlap=imdb_span_corruption')
   for run in (pretrain, raw):
     assert run.job.needs[:3] == ('prepare', 'vocabulary', 'overlap')
     assert f'--t5_tfds_data_dir={root}/data' in run.job.argv
