@@ -78,8 +78,8 @@ def one_line(error):
 def _not_read(error):
   """Explains that the input pipeline failed, or gave what is no text."""
   message = str(error)
-  bytes_ = re.match(r"'utf-8' codec can't decode (byte 0x\w+) in position (\d+)",
-                    message)
+  bytes_ = re.match(
+      r"'utf-8' codec can't decode (byte 0x\w+) in position (\d+)", message)
   if bytes_:
     return ('The data of the run cannot be read: not UTF-8: '
             f'{bytes_.group(1)} at position {bytes_.group(2)} of a text')
