@@ -20,6 +20,7 @@ VERBS = {
     'predict': "a trained model's answers to the lines of a file",
     'score': 'how likely given targets are to a trained model, or classes',
     'embed': 'the mean state of a trained encoder, for each line of a file',
+    'export': 'a trained model as a SavedModel, to serve it',
     'convert': "checkpoints into PyTorch and back; the authors' into ours",
     'replicate': "the paper's grid: plan it, run it, see how it stands",
     'report': "Table 2 of a grid beside the paper's, as pages and tables",

@@ -11,7 +11,6 @@ up to 16, 32, 64, ... tokens.
 
 import functools
 import os
-import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +19,7 @@ import tensorflow_text
 from mtf_conv.answer import decoding
 from mtf_conv.base import errors, files
 
+_FILE = 'saved_model.pb'  # By which a SavedModel is known.
 # Of each token of the targets, there are the logits of all ids.
 _SCORED_TOKENS = 1 << 11
 # What str.strip takes away: a line of nothing else has a blank answer.
@@ -30,6 +30,7 @@ class Graph:
   """The functions of a SavedModel, which TensorFlow traces.
 
   Attributes:
+    longest: a dictionary, how many tokens 'inputs' and 'targets' have at most.
     module: a tf.Module with all that is to be saved.
   """
 
@@ -56,24 +57,24 @@ class Graph:
     vocabulary = trained.vocabulary
     if not hasattr(vocabulary, 'sp_model'):
       raise errors.UserError(
-          f'{trained.model_dir} was trained with a {type(vocabulary).__name__}: '
-          'only a vocabulary of SentencePiece can be exported')
+          f'{trained.model_dir} was trained with {type(vocabulary).__name__}: '
+          'only a SentencePieceVocabulary can be exported')
     longest = {'inputs': inputs_length, 'targets': targets_length}
-    self._longest = {name: longest[name] or trained.lengths[name]
+    self.longest = {name: longest[name] or trained.lengths[name]
                      for name in longest}
-    for name, length in self._longest.items():
+    for name, length in self.longest.items():
       engine.check_length(length, f'--{name}_length', 'give a smaller one')
     self._truncate = truncate
     self._batch_size = batch_size
     self._engine = engine
     self._size, self._unk = vocabulary.vocab_size, vocabulary.unk_id
     self._decode = functools.partial(
-        decoding.beam, length=self._longest['targets'], beam_size=beam_size,
+        decoding.beam, length=self.longest['targets'], beam_size=beam_size,
         alpha=alpha) if beam_size > 1 else functools.partial(
-            decoding.sample, length=self._longest['targets'])
+            decoding.sample, length=self.longest['targets'])
     self._buckets = sorted({engine.bucket(min(
-        1 << i, self._longest['inputs'])) for i in range(
-            self._longest['inputs'].bit_length() + 1)})
+        1 << i, self.longest['inputs'])) for i in range(
+            self.longest['inputs'].bit_length() + 1)})
     one = np.ones((1, 1), np.int32)
     self.module = tf.Module()
     self.module.tokenizer = tensorflow_text.SentencepieceTokenizer(
@@ -118,7 +119,7 @@ class Graph:
         tf.size(inputs), tf.size(targets),
         message='there must be as many targets as inputs')
     rows = max(1, min(self._batch_size,
-                      _SCORED_TOKENS // self._longest['targets']))
+                      _SCORED_TOKENS // self.longest['targets']))
     return {'scores': self._in_parts(
         decoding.log_likelihoods, lambda x: tf.reduce_sum(x, axis=1),
         tf.float32, rows, self._ids(inputs, 'inputs'),
@@ -126,7 +127,7 @@ class Graph:
 
   def _ids(self, texts, name):
     """Returns the ids of texts with their ends, [rows, (length)]."""
-    longest = self._longest[name]
+    longest = self.longest[name]
     ids = self.module.tokenizer.tokenize(tf.strings.unicode_transcode(
         texts, 'UTF-8', 'UTF-8', errors='strict'))
     if self._truncate:
@@ -176,7 +177,7 @@ class Graph:
       longest = tf.cast(tf.reduce_max(chosen[0].row_lengths()), tf.int32)
       bucket = tf.math.count_nonzero(longest > self._buckets, dtype=tf.int32)
       return finish(tf.switch_case(bucket, [
-          functools.partial(outputs, chosen, length, self._longest['targets'])
+          functools.partial(outputs, chosen, length, self.longest['targets'])
           for length in self._buckets]))
 
     found = tf.map_fn(part, tf.range(0, number, size),
@@ -188,20 +189,35 @@ class Graph:
     return self.module.weights[name]
 
 
-def write(graph, out_dir, overwrite=False):
+def write(trained, engine, out_dir, overwrite=False, **options):
   """Writes a SavedModel.
 
   Args:
-    graph: a Graph.
+    trained: a trained.Trained.
+    engine: its engine.Engine.
     out_dir: a folder of this machine that does not exist yet, or is empty.
-    overwrite: whether it may be a SavedModel, which is then replaced.
+    overwrite: whether it may hold a SavedModel, which is then replaced.
+    **options: of Graph.
+
+  Returns:
+    A dictionary, how many tokens 'inputs' and 'targets' have at most.
 
   Raises:
-    errors.UserError: out_dir holds something, or cannot be written; what it
-      held is kept.
+    errors.UserError: see Graph; or out_dir holds something, or cannot be
+      written. What was there is kept.
   """
-  with files.new_folder(out_dir) as new:
-    module = graph.module
-    tf.saved_model.save(module, str(new), signatures={
-        'serving_default': module.predict, 'predict': module.predict,
-        'score': module.score})
+  if not overwrite and os.path.exists(os.path.join(out_dir, _FILE)):
+    raise errors.UserError(
+        f'{out_dir} holds a SavedModel and is kept: --overwrite replaces it')
+  try:
+    with files.new_folder(out_dir, replaces=_FILE) as new:
+      graph = Graph(trained, engine, **options)
+      module = graph.module
+      tf.saved_model.save(module, str(new), signatures={
+          'serving_default': module.predict, 'predict': module.predict,
+          'score': module.score})
+  except (OSError, tf.errors.OpError) as error:
+    raise errors.UserError(
+        f'{out_dir} cannot be written: ' + str(error).partition('\n')[0]
+    ) from error
+  return graph.longest
