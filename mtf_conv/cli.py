@@ -20,6 +20,7 @@ VERBS = {
     'predict': "a trained model's answers to the lines of a file",
     'score': 'how likely given targets are to a trained model, or classes',
     'embed': 'the mean state of a trained encoder, for each line of a file',
+    'export': 'a trained model as a SavedModel, to serve it',
     'pack': 'a trained model as a folder for others, with a card and sums',
     'verify': 'whether a packed model is what it was, and scores so',
     'convert': "checkpoints into PyTorch and back; the authors' into ours",
