@@ -1,6 +1,7 @@
 """docs/use.md leads from a table to answers, as it says."""
 
 import json
+import re
 import socket
 
 import numpy as np
@@ -10,7 +11,7 @@ import tiny_vocabulary
 
 PAGE = 'docs/use.md'
 HEADINGS = ['Fine-tune on your own table', 'Predict', 'Score', 'Embed',
-            'Export and serve']
+            'Export and serve', 'Give it to others']
 PORT = '8501'  # As the page has it.
 # The server ends with the shell, whatever happens in between.
 END = ('sh', "trap 'jobs -p | xargs -r kill' EXIT")
@@ -58,6 +59,9 @@ def test_from_a_table_to_answers(run, tmp_path):
   assert [row[1:2] for row in classes] == [['dog'], [''], ['cat']]
   assert np.load(tmp_path / 'states.npy').shape == (3, 64)
   assert '(3, 64)' in printed
+  assert re.search(r'my_table, accuracy: (\S+) when packed, \1 here: the same',
+                   printed)
+  assert '* Tasks: my_table' in printed
   assert "[b'dog' b'' b'cat']" in printed
   assert json.loads((tmp_path / 'served.json').read_text()) == {
       'predictions': ['dog', '', 'cat']}

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 
 from mtf_conv import training
 from mtf_conv.answer import trained
-from mtf_conv.base import errors, files
+from mtf_conv.base import errors, files, gin_values
 from mtf_conv.model_dir import checkpoints, record
 
 _MANIFEST = 'pack.json'
@@ -75,17 +75,17 @@ def write(model_dir, out_dir, scores, step=None):
   Raises:
     errors.UserError: the folder lacks something; out_dir holds something.
   """
+  starts = record.read(model_dir)
+  if not starts:
+    raise errors.UserError(
+        f'{model_dir} has no record.json: what its model was trained on is '
+        'not known')
   found = trained.load(model_dir, step)
   vocabulary = getattr(found.vocabulary, 'sentencepiece_model_file', None)
   if not vocabulary:
     raise errors.UserError(
         f'{model_dir} was trained with {type(found.vocabulary).__name__}: only '
         'a SentencePieceVocabulary can be packed')
-  starts = record.read(model_dir)
-  if not starts:
-    raise errors.UserError(
-        f'{model_dir} has no record.json: what its model was trained on is '
-        'not known')
   name = os.path.basename(found.checkpoint)
   with files.new_folder(out_dir) as new:
     for path in tf.io.gfile.glob(f'{found.checkpoint}.*'):
@@ -112,6 +112,7 @@ def write(model_dir, out_dir, scores, step=None):
 def _card(name, prefix, start, scores):
   """Returns the card, Markdown."""
   lines = [
+      *_pretraining(gin_values.bound('utils.run.init_checkpoint')),
       f'* Tasks: {", ".join(data["task"] for data in start["data"])}',
       f'* Steps: {checkpoints.step_of(prefix):,}; seed: {start["seed"]}',
       f'* Vocabulary: {start["vocabulary"]["size"]:,} pieces, sha256 '
@@ -125,11 +126,23 @@ def _card(name, prefix, start, scores):
       scores='\n'.join(map(_sentence, scores)) or 'It was not scored.')
 
 
+def _pretraining(checkpoint):
+  """Says what a model was before, where that is still to be read."""
+  if not checkpoint:
+    return ['* Begun with random weights']
+  starts = record.read(os.path.dirname(checkpoint))
+  if not starts:
+    return [f'* Pre-trained: {checkpoint}']
+  tasks = ', '.join(data['task'] for data in starts[-1]['data'])
+  return [f'* Pre-trained on {tasks}, {checkpoints.step_of(checkpoint):,} '
+          'steps']
+
+
 def _sentence(score):
-  error = '' if score['error'] is None else f' ± {score["error"]:.2f}'
+  error = '' if score['error'] is None else (
+      f' ± {score["error"]:.2f}, the standard error over rows')
   return (f'* {score["task"]}, {score["metric"]}: {score["score"]:.2f}{error} '
-          f'({score["rows"]} rows of the split validation; the standard error '
-          'over them)')
+          f'({score["rows"]} rows of the split validation)')
 
 
 def read(folder):
