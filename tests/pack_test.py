@@ -61,8 +61,8 @@ def test_what_has_changed_is_named(packed, capsys):
   (packed / 'vocabulary.model').unlink()
   assert cli.main(['mtf_conv', 'verify', str(packed)]) == 1
   assert capsys.readouterr().err == (
-      f'mtf_conv verify: {packed} is not what was packed: missing: vocabulary.model; '
-      'changed: operative_config.gin\n')
+      f'mtf_conv verify: {packed} is not what was packed: missing: '
+      'vocabulary.model; changed: operative_config.gin\n')
 
 
 @pytest.mark.parametrize('here, says, code', [

@@ -1,7 +1,7 @@
 """mtf_conv verify: whether a packed model is what it was, and scores so."""
 
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -73,9 +73,20 @@ def _evaluate(args, task, step, folder):
   gin_files = [os.path.join(folder, 'operative_config.gin'),
                'runs/eval.gin', 'hardware/cpu.gin']
   data = [f'--t5_tfds_data_dir={args.data_dir}'] if args.data_dir else []
-  return subprocess.run(
-      [sys.executable, '-m', 'mtf_conv.t5_main', f'--model_dir={folder}',
-       *data, *(f'--module_import={name}' for name in args.module_import),
-       *(f'--gin_file={path}' for path in gin_files),
-       *(f'--gin_param={binding}' for binding in bindings)],
-      env={**os.environ, 'MTF_CONV_VOCAB': vocabulary}).returncode
+  argv = ['t5_mesh_conv', f'--model_dir={folder}', *data,
+          *(f'--module_import={name}' for name in args.module_import),
+          *(f'--gin_file={path}' for path in gin_files),
+          *(f'--gin_param={binding}' for binding in bindings)]
+  # In a process of its own, since gin and its flags are parsed once.
+  process = multiprocessing.get_context('fork').Process(
+      target=_run_t5, args=(argv, vocabulary))
+  process.start()
+  process.join()
+  return process.exitcode
+
+
+def _run_t5(argv, vocabulary):
+  from mtf_conv import t5_main
+  os.environ['MTF_CONV_VOCAB'] = vocabulary
+  sys.argv = argv
+  t5_main.console_entry_point(argv)
