@@ -77,6 +77,10 @@ _mtf_conv_install() {
     echo 'mtf_conv needs a Python 3.9, 3.10 or 3.11 with venv, pip and' \
       'TensorFlow here.' >&2
     return 1
+  elif [[ -n "${MTF_CONV_PYTHON:-}" ]]; then
+    echo "MTF_CONV_PYTHON (=$MTF_CONV_PYTHON) must be a Python 3.9 to 3.13" \
+      'with venv and pip; without it the first that fits is taken.' >&2
+    return 1
   else
     uv="$(_mtf_conv_find_uv "$root")"
     if [[ -z "$uv" ]]; then

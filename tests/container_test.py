@@ -137,6 +137,13 @@ def test_it_installs_once_and_starts_the_quick_start(target, tmp_path):
   assert not (image.root / '.git').exists()
 
 
+def test_the_workflow_builds_both():
+  text = (ROOT / '.github' / 'workflows' / 'test.yml').read_text()
+  assert set(re.findall(r'docker build --target=(\w+)', text)) == {
+      'cpu', 'gpu'} <= set(STAGES)
+  assert list(STAGES)[-1] == 'cpu'  # What is built when none is named.
+
+
 def test_packages_come_from_where_the_machine_says():
   assert not re.search(r'https?:|index-url|find-links|/simple', TEXT)
 

@@ -141,7 +141,7 @@ def test_the_workflow_tests_every_python():
       metadata.metadata('mtf_conv')['Requires-Python'])
   assert pythons == [f'3.{minor}' for minor in range(30)
                      if supported.contains(f'3.{minor}')]
-  for path in re.findall(r'(?:run_scripts|tests)/\w+\.\w+', text):
+  for path in re.findall(r'(?:run_scripts|tests|docs)/\w+\.\w+', text):
     assert (ROOT / path).is_file(), path
 
 
@@ -238,6 +238,17 @@ def test_a_python_can_be_named(checkout):
     checkout.add(name)
   assert checkout.run(MTF_CONV_PYTHON='python3.13')[0] == 0
   assert checkout.called()[0].startswith('python3.13 -m venv')
+
+
+def test_a_python_that_is_named_and_does_not_fit(checkout):
+  checkout.add('uv')
+  for name in 'python3.8', 'no_python':
+    code, said = checkout.run(MTF_CONV_PYTHON=name, UNFIT='1')
+    assert (code, said) == (1, (
+        f'MTF_CONV_PYTHON (={name}) must be a Python 3.9 to 3.13 with venv and '
+        'pip; without it the first that fits is taken.\n'))
+    checkout.add('python3.8')
+  assert not checkout.called()
 
 
 def test_the_lock_is_that_of_the_python(checkout):
