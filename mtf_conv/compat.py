@@ -13,8 +13,8 @@ themselves. The first one acts when these are imported:
 * t5.models.hf_model: `t5.models` imports it, and it needs torch and
   transformers, which the Mesh TensorFlow models do not. Where these are not
   installed, a stand-in takes its place whose use is an error that says so.
-* mesh_tensorflow.transformer.utils and t5.models.utils: t5_patches puts right
-  what they read and write as text.
+* mesh_tensorflow.transformer.utils, t5.models.utils and mtf_model: t5_patches
+  puts right what they read and write as text, and how the latter trains.
 
 The last one is asked for modules that no other finder has:
 
@@ -282,7 +282,8 @@ class _Loader(importlib.abc.Loader):
 
 # A module, and the function that is given it when it has been imported.
 _PATCHED = {'mesh_tensorflow.transformer.utils': 'patch_mesh_tensorflow',
-            't5.models.utils': 'patch_t5'}
+            't5.models.utils': 'patch_t5',
+            't5.models.mtf_model': 'patch_model_api'}
 
 
 def _patch(module):

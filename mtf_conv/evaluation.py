@@ -39,10 +39,10 @@ def eval_dataset_fn(sequence_length, vocabulary, dataset_split,
       is said how many answers are longer.
 
   Returns:
-    What T5's function returns.
+    What T5's function returns. It is said how many inputs are cut.
 
   Raises:
-    errors.UserError: there is no such split.
+    errors.UserError: there is no such split, or it has no example.
   """
   global _decode_length
 
@@ -60,8 +60,18 @@ def eval_dataset_fn(sequence_length, vocabulary, dataset_split,
         f'{", ".join(splits)}{errors.nearest(dataset_split, splits)}')
   longest = 0
   for dataset in datasets(None):  # As they are: not padded, not cut.
-    lengths = np.fromiter(_answer_lengths(dataset), int)
-    longest = max(longest, lengths.max(initial=0))
+    inputs, lengths = np.array(
+        list(_lengths(dataset)), int).reshape(-1, 2).T
+    if not len(lengths):
+      raise errors.UserError(
+          f'{dataset.name} has no example in its split {dataset_split!r}')
+    longest = max(longest, lengths.max())
+    limit = (sequence_length or {}).get('inputs')
+    if limit and np.any(inputs > limit):
+      terminal.say(
+          f'{dataset.name}: {np.sum(inputs > limit)} of {len(inputs)} inputs '
+          f'have more than {limit} tokens (up to {inputs.max()}) and are cut: '
+          'utils.run.sequence_length = None cuts none')
     if decode_length and decode_length < longest:
       terminal.say(
           f'{dataset.name}: {np.sum(lengths > decode_length)} of '
@@ -72,12 +82,12 @@ def eval_dataset_fn(sequence_length, vocabulary, dataset_split,
   return found
 
 
-def _answer_lengths(dataset):
-  """Yields the tokens of each example's longest answer, eos included."""
+def _lengths(dataset):
+  """Yields the tokens of each input and its longest answer, eos included."""
   feature = seqio.get_mixture_or_task(dataset.name).output_features['targets']
   with tf.Graph().as_default():
     for example in tfds.as_numpy(dataset.dataset_fn()):
       # Of SQuAD's answers the first is the target, but any one is right.
       others = [len(feature.vocabulary.encode(answer.decode())) + 1
                 for answer in example.get('answers', ())]
-      yield max(len(example['targets']), *others, 0)
+      yield len(example['inputs']), max(len(example['targets']), *others, 0)

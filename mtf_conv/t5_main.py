@@ -5,6 +5,7 @@ which end before anything is built. What TensorFlow and T5 print goes to
 <model_dir>/log.txt; the terminal shows progress, scores and errors.
 """
 
+import getpass
 import os
 import re
 import sys
@@ -21,7 +22,12 @@ def console_entry_point(argv=None):
   if not verbose:
     # TensorFlow reads this once, before Python can filter anything.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    terminal.quiet(_log_path(argv))
+    try:
+      terminal.quiet(_log_path(argv))
+    except OSError as error:
+      terminal.say(f'--model_dir (={_flag(argv, "model_dir")!r}) must be a '
+                   f'folder that can be written to: {error}')
+      sys.exit(2)
   try:
     _run(argv)
   except SystemExit:
@@ -49,11 +55,25 @@ def _flag(argv, name):
   return None
 
 
+def _instead(mode):
+  """Names what does what a mode of the model API would."""
+  return {
+      'train': '--gin_file=runs/pretrain.gin',
+      'eval': '--gin_file=runs/eval.gin',
+      'predict': '--gin_file=runs/predict.gin, or mtf_conv predict',
+      'score': '--gin_file=runs/score.gin, or mtf_conv score',
+      'export_predict': 'mtf_conv export',
+      'export_score': 'mtf_conv export',
+  }.get(mode, '--gin_file=runs/finetune.gin')
+
+
 def _log_path(argv):
-  """<model_dir>/log.txt, or a temporary file when that is in a bucket."""
+  """<model_dir>/log.txt, or a temporary file where that cannot be written."""
   model_dir = _flag(argv, 'model_dir')
-  if model_dir is None or files.is_remote(model_dir):
-    return os.path.join(tempfile.gettempdir(), 'mtf_conv', 'log.txt')
+  if model_dir is None or files.is_remote(model_dir) or (
+      os.path.isdir(model_dir) and not os.access(model_dir, os.W_OK)):
+    return os.path.join(
+        tempfile.gettempdir(), f'mtf_conv.{getpass.getuser()}', 'log.txt')
   return os.path.join(model_dir, 'log.txt')
 
 
@@ -107,6 +127,11 @@ def _run(argv):
       terminal.say(f'--model_dir (={model_dir!r}) must be without [, ], * and '
                    '?: TensorFlow takes them for a pattern, and does not find '
                    'the checkpoints that it has written')
+      sys.exit(2)
+    if flags.FLAGS.use_model_api or flags.FLAGS.mode:
+      terminal.say('--use_model_api and --mode: expected a gin file that says '
+                   f'what is done, such as {_instead(flags.FLAGS.mode)}; the '
+                   'model API is for scripts, as in docs/use.md')
       sys.exit(2)
     return [program]
 

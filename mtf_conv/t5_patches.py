@@ -11,19 +11,24 @@ Of mesh-tensorflow 0.1.21 and t5 0.9.4, in inference, scoring and evaluation:
   a byte order mark reaches the model, and what is not UTF-8 is told without
   file or line.
 * Inputs are cut to the sequence length without a word.
+* perplexity_eval writes what it found to the log only.
 * The model API takes T5's own vocabulary, from its bucket, where gin names no
-  task.
+  task; its default schedule lacks the number of steps; and it trains without
+  progress, record and guards.
 
 compat hands the modules to the functions here when they are imported.
 """
 
 import functools
 import os
+import re
 
+import gin
 import numpy as np
 
 from mtf_conv import vocabulary as vocabularies
 from mtf_conv.base import files, gin_values, lines, terminal
+from mtf_conv.model_dir import checkpoints, record
 
 EOS = 1
 
@@ -49,6 +54,53 @@ def patch_t5(utils):
   """
   utils.write_lines_to_file = functools.partial(write_lines, end='')
   utils.get_vocabulary = _choosing(utils.get_vocabulary)
+
+
+def patch_model_api(mtf_model):
+  """Has t5.models.mtf_model train as gin files have it.
+
+  Args:
+    mtf_model: the module.
+  """
+  # It imports the modules that are patched here, and gin has to know it early.
+  from mtf_conv import training
+  mtf_model.mtf_utils = _Training(mtf_model.mtf_utils, training.train_model)
+  mtf_model.MtfModel.train = _bound(mtf_model.MtfModel.train)
+
+
+class _Training:
+  """mesh_tensorflow's utils with this package's train_model."""
+
+  def __init__(self, utils, train_model):
+    self._utils = utils
+    self._train_model = train_model
+
+  def __getattr__(self, name):
+    return getattr(self._utils, name)
+
+  def train_model(self, estimator, vocabulary, *args, **kwargs):
+    """Trains, after a look at the checkpoints that are going to be read."""
+    record.check_vocabulary(estimator.model_dir, vocabulary)
+    if estimator.init_checkpoint:
+      checkpoints.require_whole(estimator.init_checkpoint, 'init_checkpoint')
+      record.check_vocabulary(
+          os.path.dirname(estimator.init_checkpoint), vocabulary)
+    return self._train_model(estimator, vocabulary, *args, **kwargs)
+
+
+def _bound(train):
+  """Has gin know what a training is told, for its schedule and its record."""
+  @functools.wraps(train)
+  def call(self, mixture_or_task_name, steps, *args, **kwargs):
+    schedule = 'learning_rate_schedule_noam.total_train_steps'
+    with gin.unlock_config():
+      gin.bind_parameter(
+          'mesh_train_dataset_fn.mixture_or_task_name', mixture_or_task_name)
+      if gin_values.bound(schedule) is None:
+        gin.bind_parameter(schedule, steps)
+    return train(self, mixture_or_task_name, steps, *args, **kwargs)
+
+  return call
 
 
 def write_lines(texts, filename, end='\n'):
@@ -126,9 +178,25 @@ def _with_ids(get_estimator):
                if isinstance(vocabulary, tuple) else _Outside(vocabulary))
     estimator = get_estimator(*args, vocabulary=outside, **kwargs)
     estimator.vocabulary = outside
+    estimator.init_checkpoint = kwargs.get('init_checkpoint')
+    estimator.evaluate = _telling(estimator.evaluate)
     return estimator
 
   return get
+
+
+def _telling(evaluate):
+  """Has perplexity be said."""
+  @functools.wraps(evaluate)
+  def call(*args, name=None, **kwargs):
+    found = evaluate(*args, name=name, **kwargs)
+    step = found.get('global_step')
+    for metric, value in sorted(found.items()):
+      if re.search('accuracy|perplexity', metric):
+        terminal.say(f'{name}/{metric} at step {step}: {value:.3f}')
+    return found
+
+  return call
 
 
 def _with_text(export_model):
@@ -147,7 +215,8 @@ def _choosing(get_vocabulary):
   """Takes this package's vocabulary where neither caller nor gin has a task."""
   @functools.wraps(get_vocabulary)
   def get(mixture_or_task_name=None):
-    name = mixture_or_task_name or gin_values.macro('MIXTURE_NAME')
+    name = (mixture_or_task_name or gin_values.macro('MIXTURE_NAME')
+            or gin_values.bound('mesh_train_dataset_fn.mixture_or_task_name'))
     return (get_vocabulary(name) if name
             else vocabularies.ConfiguredVocabulary())
 

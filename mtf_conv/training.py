@@ -96,14 +96,14 @@ class _Watched:
     self._vocabulary = vocabulary
     self._seed = seed
     self._held_out = held_out
+    self._pretrained = estimator.init_checkpoint  # t5_patches puts it there.
 
   def __getattr__(self, name):
     return getattr(self._estimator, name)
 
   def train(self, input_fn, max_steps, hooks=()):
     """Trains what is left to be trained."""
-    model_dir = self.model_dir
-    pretrained = gin_values.bound('utils.run.init_checkpoint')
+    model_dir, pretrained = self.model_dir, self._pretrained
     if self.latest_checkpoint():
       pretrained = None  # All is read from model_dir.
       done = int(self.get_variable_value('global_step'))
@@ -194,33 +194,54 @@ class PretrainedGuard(tf.train.SessionRunHook):
     """Compares the graph's weights with the checkpoint's."""
     if not self._checkpoint:
       return
-    found = dict(tf.train.list_variables(self._checkpoint))
+    pattern = gin_values.bound(
+        'utils.tpu_estimator_model_fn.init_variable_filter') or ''
+    found = {name: shape for name, shape
+             in tf.train.list_variables(self._checkpoint)
+             if record.is_weight(name) and re.search(pattern, name)}
     shapes = {v.op.name: v.shape.as_list() for v in tf.global_variables()
               if record.is_weight(v.op.name)}
-    weights = list(shapes)
-    differ = [name for name in weights
-              if name in found and found[name] != shapes[name]]
+    # The names that T5 is going to look for.
+    sources = {name: utils.init_checkpoint_variable_mapping(name)
+               for name in shapes if utils.should_load_variable(name)}
+    wanted = {name: source for name, source in sources.items()
+              if re.search(pattern, source)}
+    differ = [name for name, source in wanted.items()
+              if found.get(source, shapes[name]) != shapes[name]]
     if differ:
       raise errors.UserError(
           f'PRETRAINED ({self._checkpoint}) is of another model '
           f'({describe(found)}) than the one to be trained '
-          f'({describe(shapes)}): {differ[0]} is {found[differ[0]]}, not '
-          f'{shapes[differ[0]]}')
-    missing = [name for name in weights if name not in found]
-    there = len(weights) - len(missing)
-    said = f'{there} of {len(weights)} variables are in it'
-    if not missing:
-      terminal.say(f'PRETRAINED ({self._checkpoint}): {said}.')
-      return
-    said += (f', {len(missing)} are not: {", ".join(missing[:3])}'
-             + (', ...' if len(missing) > 3 else ''))
-    switch = 'mtf_conv.training.train_model.partial_checkpoint = True'
-    if not there or not self._partial:
+          f'({describe(shapes)}): {differ[0]} is {found[wanted[differ[0]]]}, '
+          f'not {shapes[differ[0]]}')
+    missing = [name for name, source in wanted.items() if source not in found]
+    unused = [name for name in found if name not in wanted.values()]
+    there = len(wanted) - len(missing)
+    said = [f'{there} of {len(wanted)} variables are in it']
+    if missing:
+      said.append(f'{len(missing)} are not: {_first(missing)}')
+    if unused:
+      said.append(f'{len(unused)} of its own are not in the model: '
+                  f'{_first(unused)}')
+    said = f'PRETRAINED ({self._checkpoint}): {", ".join(said)}.'
+    if not there or (missing or unused) and not self._partial:
+      would = ' and '.join(
+          ['begin with the former at random'] * bool(missing)
+          + ['leave these out'] * bool(unused))
       raise errors.UserError(
-          f'PRETRAINED ({self._checkpoint}): {said}. It is of another model '
-          f'({describe(found)}); {switch} would begin with these at random')
-    terminal.say(f'PRETRAINED ({self._checkpoint}): {said}. These begin at '
-                 'random.')
+          f'{said} It is of another model ({describe(found)}); '
+          'mtf_conv.training.train_model.partial_checkpoint = True would '
+          f'{would}')
+    if missing:
+      said += ' Those begin at random.'
+    if len(wanted) < len(shapes):
+      said += (f' {len(shapes) - len(wanted)} others are not to be read from '
+               'it and begin at random.')
+    terminal.say(said)
+
+
+def _first(names):
+  return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
 
 
 class DivergenceGuard(tf.train.CheckpointSaverListener):

@@ -6,6 +6,7 @@ import shutil
 
 import gin
 import mesh_tensorflow.transformer.utils as transformer_utils
+import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
@@ -160,7 +161,7 @@ EVAL = "utils.run.mode = 'eval'"
 
 
 @pytest.mark.parametrize('wanted, found', [
-    ("'all'", [3, 9]), ('-1', -1), ('9', 9), ('[2, 9]', [2, 9]),
+    ("'all'", [3, 9]), ('-1', 9), ('9', 9), ('[2, 9]', [2, 9]),
     ('None', None)])
 def test_evaluation_skips_what_is_cut_short(folder, wanted, found, capfd):
   _cut(folder, 'model.ckpt-6.index', 100)
@@ -172,6 +173,31 @@ def test_evaluation_skips_what_is_cut_short(folder, wanted, found, capfd):
   if steps:
     for path in transformer_utils.get_checkpoint_iterator(steps, str(folder)):
       assert tf.train.load_checkpoint(path).has_tensor('weights')
+
+
+def test_a_copy_is_evaluated_and_not_what_it_was_copied_from(folder, tmp_path):
+  copy = tmp_path / 'copy'
+  copy.mkdir()
+  for path in folder.glob('*ckpt-6*'):
+    shutil.copy(path, copy)
+  (copy / 'checkpoint').write_text(
+      f'model_checkpoint_path: "{folder}/model.ckpt-6"\n')
+  assert _checked(copy, EVAL, 'utils.run.eval_checkpoint_step = -1') == 6
+  path, = transformer_utils.get_checkpoint_iterator(6, str(copy))
+  assert path == str(copy / 'model.ckpt-6')
+
+
+def test_one_whose_weights_are_not_numbers_is_skipped(folder, capfd):
+  checkpoints.write(str(folder / 'model.ckpt-12'), [
+      {'weights': np.full([100, 7], np.nan, np.float32),
+       'global_step': np.int64(12)}])
+  checkpoints.go_back(str(folder))
+  assert capfd.readouterr().err == (
+      f'Skipped: {folder}/model.ckpt-12 holds weights that are not numbers '
+      '(weights).\n')
+  assert _last(folder) == 'model.ckpt-9'
+  with pytest.raises(errors.UserError, match='not numbers .*ckpt-9 is whole'):
+    checkpoints.require_whole(str(folder / 'model.ckpt-12'), 'PRETRAINED')
 
 
 def test_the_last_one_that_is_whole_is_evaluated(folder):

@@ -6,6 +6,7 @@ import random
 import re
 
 import forked
+import gin
 import mesh_tensorflow.transformer.utils  # noqa: F401
 import mtf_harness as harness
 import numpy as np
@@ -156,10 +157,28 @@ def test_how_much_of_a_model_is_in_a_checkpoint(partial, tmp_path, capfd):
       guard.begin()
       assert capfd.readouterr().err == (
           f'PRETRAINED ({prefix}): 2 of 3 variables are in it, 1 are not: c. '
-          'These begin at random.\n')
+          'Those begin at random.\n')
     else:
       with pytest.raises(errors.UserError, match='1 are not: c. It is of ano'):
         guard.begin()
+  with tf.Graph().as_default():
+    variables('a')
+    if partial:
+      guard.begin()
+      assert capfd.readouterr().err == (
+          f'PRETRAINED ({prefix}): 1 of 1 variables are in it, 1 of its own '
+          'are not in the model: b.\n')
+    else:
+      with pytest.raises(errors.UserError, match='would leave these out'):
+        guard.begin()
+    variables('e')
+    gin.parse_config(
+        "utils.tpu_estimator_model_fn.init_variable_filter = '^a'")
+    guard.begin()
+    gin.clear_config()
+    assert capfd.readouterr().err == (
+        f'PRETRAINED ({prefix}): 1 of 1 variables are in it. 1 others are not '
+        'to be read from it and begin at random.\n')
   with tf.Graph().as_default(), pytest.raises(
       errors.UserError, match='0 of 1 variables are in it'):
     variables('d')

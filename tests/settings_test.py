@@ -4,6 +4,7 @@ import random
 import re
 
 import forked
+import mutations
 import pytest
 
 MODEL = '--gin_file=models/lightconv.tiny.gin'
@@ -28,6 +29,8 @@ def test_a_sound_run_is_not_begun(tmp_path):
 @pytest.mark.parametrize('left_out, said', [
     (0, 'No gin file says which model: give one, such as '
      '--gin_file=models/lightconv.base.gin'),
+    (1, 'No gin file says what is done: give one, such as '
+     '--gin_file=runs/finetune.gin or runs/eval.gin'),
     (2, 'No gin file says what the run is computed on: give '
      '--gin_file=hardware/cpu.gin'),
     (3, 'PRETRAINED is not set: give --gin_param="PRETRAINED = \'FOLDER\'"')])
@@ -86,6 +89,68 @@ def test_a_wrong_value_is_one_line(base, binding, said, tmp_path):
   assert lines[1:] == [f'Everything that was printed: {tmp_path}/log.txt']
 
 
+CPU_MESH = [*TRAIN[:2], '--gin_file=hardware/cpu_mesh.gin', TRAIN[3]]
+
+
+@pytest.mark.parametrize('base, binding, said', [
+    (TRAIN, "utils.run.mesh_shape = 'batch:3'",
+     "utils.run.mesh_shape (='batch:3') has 3 processors, and "
+     'utils.run.mesh_devices names 1: give --gin_file=hardware/cpu_mesh.gin '
+     'with --gin_param="MESH_SHAPE = \'batch:3\'", or leave it to the file of '
+     'the hardware'),
+    (TRAIN, "utils.run.mesh_shape = 'batch'",
+     "utils.run.mesh_shape (='batch') must be such as 'batch:4;model:2'"),
+    (TRAIN, "MESH_SHAPE = 'batch:3'",
+     'MESH_SHAPE is used by no gin file of this run'),
+    (TRAIN, 'TRAIN_STEP = 3', 'TRAIN_STEP is used by no gin file of this run; '
+     "did you mean 'TRAIN_STEPS'?"),
+    (CPU_MESH, "MESH_SHAPE = 'batch:3'",
+     "utils.run.batch_size (=('sequences_per_batch', 32)) must be a multiple "
+     "of the 3 parts of batch in MESH_SHAPE (='batch:3'), such as "
+     "('sequences_per_batch', 30)"),
+    (EVALUATE, "utils.run.mode = 'score_eval'\n"
+     "utils.run.sequence_length = {'inputs': 32, 'targets': 16}",
+     "MIXTURE_NAME (='demo_finetune') has metrics of answers, and mode "
+     "'score_eval' needs those of scores: give utils.run.mode = 'eval'; "
+     'mtf_conv score ranks classes'),
+])
+def test_what_has_no_effect_or_cannot_be_is_one_line(
+    base, binding, said, tmp_path):
+  code, lines = _check(tmp_path, *base, f'--gin_param={binding}')
+  assert (code, lines[:-1]) == (1, [said])
+
+
+def test_an_evaluation_that_does_not_end_says_so(tmp_path):
+  code, lines = _check(
+      tmp_path, *EVALUATE, '--gin_param=utils.run.eval_checkpoint_step = None')
+  assert code == 0 and 'waits for new checkpoints' in lines[0]
+
+
+def test_inputs_that_will_be_cut_are_counted(tmp_path):
+  code, lines = _check(
+      tmp_path, *TRAIN,
+      "--gin_param=utils.run.sequence_length = {'inputs': 8, 'targets': 16}")
+  assert code == 0 and len(lines) == 2
+  assert re.match(
+      r'demo_finetune: \d+ of the first 240 inputs have more than 8 tokens '
+      r'\(up to 12\) and are cut: utils.run.sequence_length says', lines[0])
+
+
+@pytest.mark.parametrize('mode, instead', [
+    ('finetune', 'runs/finetune.gin'), ('predict', 'mtf_conv predict'),
+    ('export_score', 'mtf_conv export')])
+def test_the_model_api_is_for_scripts(mode, instead, tmp_path):
+  code, (line,) = _check(tmp_path, *TRAIN, '--use_model_api', f'--mode={mode}')
+  assert code == 2 and instead in line and 'docs/use.md' in line
+
+
+@pytest.mark.parametrize('folder', ['/proc/run', '{}/a_file', '/dev/null/run'])
+def test_a_folder_that_cannot_be_made_is_one_line(folder, tmp_path):
+  (tmp_path / 'a_file').write_text('')
+  code, (line,) = _check(folder.format(tmp_path), *TRAIN)
+  assert code == 2 and 'must be a folder that can be written to' in line
+
+
 def test_all_that_is_wrong_is_said_at_once(tmp_path):
   code, lines = _check(tmp_path, *TRAIN[1:3], '--gin_param=TRAIN_STEPS = 0')
   assert code == 1 and len(lines) == 4
@@ -106,43 +171,11 @@ def test_a_folder_that_tensorflow_cannot_read_is_refused(tmp_path):
       f"--model_dir (='{tmp_path}/run[1]') must be without [, ], * and ?")
 
 
-def _mutated(flags, generator):
-  """Returns a command with one mistake in it."""
-  flags = list(flags)
-  place = generator.randrange(len(flags))
-  kind = generator.choice(
-      ['drop', 'double', 'misspell', 'cut', 'empty', 'replace'])
-  if kind == 'drop':
-    del flags[place]
-  elif kind == 'double':
-    flags.append(flags[place])
-  elif kind == 'misspell':
-    at = generator.randrange(2, len(flags[place]))
-    flags[place] = flags[place][:at] + flags[place][at + 1:]
-  elif kind == 'cut':
-    flags[place] = flags[place][:generator.randrange(2, len(flags[place]))]
-  elif kind == 'empty':
-    flags[place] = flags[place].partition('=')[0] + '='
-  else:
-    value = generator.choice([
-        '-1', '1e9', "'\u00e9'", 'None', '[]', '{}', "''", '@x', '%x', '()',
-        'True', "('a', 'b')", '10**9', '0x'])
-    name = generator.choice([
-        'TRAIN_STEPS', 'LEARNING_RATE', 'MIXTURE_NAME', 'PRETRAINED',
-        'num_layers', 'd_model', 'dropout_rate', 'utils.run.batch_size',
-        'utils.run.sequence_length', 'utils.run.save_checkpoints_steps',
-        'utils.run.mesh_shape', 'utils.run.mode', 'DECODE_LENGTH',
-        'mtf_conv.training.train_model.seed',
-        'mtf_conv.layers.LightConv.filter_size'])
-    flags.append(f'--gin_param={name} = {value}')
-  return flags
-
-
 @pytest.mark.parametrize('count', [
     20, pytest.param(2000, marks=pytest.mark.slow)])
 def test_mutated_commands_end_plainly(count, tmp_path):
   for seed in range(count):
-    flags = _mutated(TRAIN, random.Random(seed))
+    flags = mutations.of_command(TRAIN, random.Random(seed))
     code, lines = _check(tmp_path / 'run', *flags)
     text = '\n'.join(lines)
     assert len(lines) <= 5 and 'Traceback' not in text, (seed, flags, text)

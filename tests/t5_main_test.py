@@ -185,6 +185,30 @@ def test_another_dtype_is_told_with_the_binding(tmp_path):
   assert "utils.get_variable_dtype.master_dtype = 'float32'" in line
 
 
+@pytest.mark.parametrize('error, line', [
+    (ValueError("Shape of variable a/b:0 ((16, 256)) doesn't match with shape "
+                'of tensor a/b ([16, 16]) from checkpoint reader.'),
+     'PRETRAINED is of another model: a/b is [16, 16], not [16, 256]: give the '
+     'gin files of its model, or another checkpoint'),
+    (ValueError('Empty module name'), '--module_import names no module: give '
+     'one, such as --module_import=my_tasks'),
+    (ModuleNotFoundError("No module named 'my_tasks'"), "Unknown module "
+     "'my_tasks': it must be installed, or its folder in PYTHONPATH"),
+    (ValueError("No bindings specified for 'x/gin.macro' in config: "),
+     'No gin file binds the macro x: expected a line x = ...'),
+    (AssertionError("'trec' does not exist in any of the task cache "
+                    'directories.'),
+     'use_cached (=True): trec is in no cache of SeqIO: leave it False, or name '
+     'the folder of the cache by --additional_task_cache_dirs'),
+    (tf.errors.InvalidArgumentError(
+        None, None, 'Graph execution error:\n\nExpect 2 fields but have 1 in '
+        'record 0\n\t [[{{node DecodeCSV}}]]\n\t [[IteratorGetNext]]'),
+     'The data of the run cannot be read: Expect 2 fields but have 1 in record '
+     '0')])
+def test_what_others_say_is_a_line(error, line):
+  assert explain.one_line(error) == line
+
+
 def test_unknown_argument_of_a_layer_is_told():
   gin.clear_config()
   line = _explained(lambda: gin.parse_config(

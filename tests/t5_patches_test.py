@@ -11,9 +11,11 @@ from mesh_tensorflow.transformer import utils
 from t5.models import mtf_model
 from t5.models import utils as t5_utils
 
-from mtf_conv import vocabulary
+from mtf_conv import t5_patches, vocabulary
 from mtf_conv.answer import trained
 from mtf_conv.base import errors, gin_files
+from mtf_conv.measure import models
+from mtf_conv.model_dir import checkpoints, record
 
 LINES = [' '.join(tiny_vocabulary.words(2, seed)) for seed in range(5)]
 
@@ -101,6 +103,54 @@ def test_the_model_api_writes_text(model, tmp_path):
   model.predict(str(tmp_path / 'in.txt'), str(tmp_path / 'empty'),
                 temperature=0.0, vocabulary=vocabulary)
   assert (tmp_path / 'empty-30').read_text() == ''
+
+
+@pytest.mark.parametrize('model', ['lightconv', *(
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ('transformer', 'dynamicconv', 'dilatedconv'))])
+def test_the_model_api_trains_with_progress_and_guards(model, tmp_path, capfd):
+  models.parse([f'models/{model}.tiny.gin', 'hardware/cpu.gin'],
+               ['num_layers = 1'])
+
+  def make(folder):
+    return mtf_model.MtfModel(
+        model_dir=str(tmp_path / folder), tpu=None, batch_size=8,
+        sequence_length={'inputs': 32, 'targets': 16}, iterations_per_loop=1)
+
+  try:
+    make('pretrained').train('demo_finetune', 1)
+    tuned = make('tuned')
+    capfd.readouterr()
+    tuned.finetune('demo_finetune', 2, str(tmp_path / 'pretrained'))
+    said = capfd.readouterr().err
+    assert 'variables are in it.' in said and '3/3' in said
+    start, = record.read(str(tmp_path / 'tuned'))
+    assert start['data'][0]['task'] == 'demo_finetune'
+    tuned.eval('demo_finetune', checkpoint_steps=-1)
+    assert (tmp_path / 'tuned' / 'validation_eval'
+            / 'demo_finetune_3_predictions').exists()
+    (tmp_path / 'in.txt').write_text('what is it\n\n')
+    tuned.predict(str(tmp_path / 'in.txt'), str(tmp_path / 'out'),
+                  temperature=0.0)
+    assert len((tmp_path / 'out-3').read_text().splitlines()) == 2
+    assert tuned.export(str(tmp_path / 'export'), temperature=0.0)
+    checkpoints.write(str(tmp_path / 'pretrained' / 'model.ckpt-1'), [
+        {'encoder/rms_norm/scale': np.full([64], np.nan, np.float32)}])
+    with pytest.raises(errors.UserError, match='weights that are not numbers'):
+      make('other').finetune('demo_finetune', 2, str(tmp_path / 'pretrained'))
+  finally:
+    gin.clear_config()
+
+
+def test_perplexity_is_said(capfd):
+  class Estimator:
+    def evaluate(self, name=None):
+      return {'loss': 1.0, 'neg_log_perplexity': -2.0, 'global_step': 7}
+
+  utils_get = t5_patches._with_ids(lambda vocabulary, **_: Estimator())
+  utils_get(vocabulary=None).evaluate(name='demo_validation_4')
+  assert capfd.readouterr().err == (
+      'demo_validation_4/neg_log_perplexity at step 7: -2.000\n')
 
 
 @pytest.mark.parametrize('name', ['predict', 'score'])

@@ -41,7 +41,7 @@ _UNKNOWN = (
      'gin configurable', _unknown_configurable),
     (r"Configurable '(?P<configurable>[^']+)' doesn't have a parameter named "
      r"'(?P<name>[^']+)'", 'parameter', _unknown_parameter),
-    (r'Unable to open file: (?P<name>\S+)\. Searched', 'gin file',
+    (r'Unable to open file: (?P<name>[^\n]*?)\. Searched', 'gin file',
      _unknown_gin_file),
     (r"No Task or Mixture found with name[: ]+'?(?P<name>[^'\s,]+)", 'task',
      _unknown_task),
@@ -68,11 +68,22 @@ def one_line(error):
               f'{nearest(**match.groupdict())}')
   for explain in (_unbound, _no_layer, _no_module, _another_model,
                   _another_dtype, _damaged_checkpoint, _split_to_train_on,
-                  _not_a_number, _without_quotes):
+                  _not_a_number, _without_quotes, _not_cached):
     line = explain(message)
     if line:
       return line
-  return _not_gin(error)
+  return _not_gin(error) or _not_read(error)
+
+
+def _not_read(error):
+  """Explains that TensorFlow's input pipeline failed."""
+  message = str(error)
+  if (not type(error).__module__.endswith('framework.errors_impl')
+      or 'IteratorGetNext' not in message):
+    return None
+  said = [line for line in message.splitlines()
+          if line and '[[' not in line and not line.endswith(' error:')]
+  return f'The data of the run cannot be read: {said[0]}' if said else None
 
 
 def _not_gin(error):
@@ -98,16 +109,16 @@ def _unbound(message):
   required = re.search(
       r'Required bindings for `(\S+)` not provided in config: (\[.*?\])',
       message)
-  macro = re.search(r"macro\(\) missing .*'value'(?:.|\n)*?in scope '(\S+)'",
-                    message)
+  macro = re.search(r"macro\(\) missing .*'value'(?:.|\n)*?in scope '(\S+)'|"
+                    r"No bindings specified for '(\S+)/gin\.macro'", message)
   if required:
     names = ast.literal_eval(required.group(2))
     return (f'No gin file binds {" and ".join(names)} of {required.group(1)}: '
             f'expected a line such as {required.group(1)}.{names[0]} = '
             f'%{names[0]}')
   if macro:
-    return (f'No gin file binds the macro {macro.group(1)}: expected a line '
-            f'{macro.group(1)} = ...')
+    name = macro.group(1) or macro.group(2)
+    return f'No gin file binds the macro {name}: expected a line {name} = ...'
   return None
 
 
@@ -125,10 +136,13 @@ def _no_layer(message):
 
 def _no_module(message):
   """Explains what gin says of modules and packages."""
-  missing = re.search(r"No module named '(\S+)'\n\s+In file", message)
+  missing = re.search(r"No module named '([^'\n]+)'(?:\n\s+In file|$)", message)
+  if message == 'Empty module name':
+    return ('--module_import names no module: give one, such as '
+            '--module_import=my_tasks')
   if missing:
-    return (f'Unknown module {missing.group(1)!r}{_place(message)}: its folder '
-            'must be in PYTHONPATH')
+    return (f'Unknown module {missing.group(1)!r}{_place(message)}: it must be '
+            'installed, or its folder in PYTHONPATH')
   if not message.startswith(
       'expected str, bytes or os.PathLike object, not NoneType'):
     return None
@@ -147,10 +161,18 @@ def _another_model(message):
   missing = re.search(r'Key (\S+) not found in checkpoint', message)
   shapes = re.search(r'Assign requires shapes of both tensors to match. '
                      r'lhs shape= (\S+) rhs shape= (\S+)', message)
+  pretrained = re.search(
+      r"Shape of variable (\S+):0 \((.*)\) doesn't match with shape of tensor "
+      r'\S+ \((.*)\) from checkpoint', message)
   if missing:
     differs = f'it has no {missing.group(1)}'
   elif shapes:
     differs = f'a variable of shape {shapes.group(2)}, not {shapes.group(1)}'
+  elif pretrained:
+    name, wanted, found = pretrained.groups()
+    return (f'PRETRAINED is of another model: {name} is '
+            f'[{found.strip("[]()")}], not [{wanted.strip("[]()")}]: give the '
+            'gin files of its model, or another checkpoint')
   else:
     return None
   return ('The checkpoint holds another model than the gin files describe '
@@ -187,6 +209,17 @@ def _damaged_checkpoint(message):
           'that was stored with them; take another checkpoint, and delete the '
           f'files {damaged.group(1)}.* for training to go on from the one '
           'before')
+
+
+def _not_cached(message):
+  """Explains that a task was to be read from SeqIO's cache."""
+  found = re.search(
+      r"'(\S+)' does not exist in any of the task cache directories", message)
+  if not found:
+    return None
+  return (f'use_cached (=True): {found.group(1)} is in no cache of SeqIO: '
+          'leave it False, or name the folder of the cache by '
+          '--additional_task_cache_dirs')
 
 
 def _not_a_number(message):

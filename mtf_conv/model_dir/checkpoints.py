@@ -7,17 +7,22 @@ on the file: it ends with an error of its own, or, when it is the small file
 `checkpoint` that names the last one, trains from the start over what is there.
 
 Here a checkpoint counts as whole when its index can be read (TensorFlow checks
-its sums) and the data files are as long as the index says. No weight is read:
-wrong bytes in a file of the right length are found when it is restored.
+its sums), the data files are as long as the index says, and the small weights
+in it are numbers: a training that diverged leaves none that is. Large ones are
+not read: wrong bytes in a file of the right length are found when it is
+restored.
 """
 
 import math
 import os
 import re
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from mtf_conv.base import errors, files, terminal
+
+_SMALL = 100_000  # Numbers of a weight that is looked at.
 
 
 def defect(prefix):
@@ -44,6 +49,14 @@ def defect(prefix):
               for path in tf.io.gfile.glob(f'{prefix}.data-*'))
   if found < expected:
     return f'{prefix}.data-* is cut short ({found:,} of {expected:,} bytes)'
+  for name, shape in sorted(reader.get_variable_to_shape_map().items()):
+    if dtypes[name].is_floating and math.prod(shape) <= _SMALL:
+      try:
+        value = reader.get_tensor(name)
+      except tf.errors.OpError as error:
+        return f'{prefix}.data-* cannot be read ({error.message})'
+      if not np.all(np.isfinite(value.astype(np.float32))):
+        return f'{prefix} holds weights that are not numbers ({name})'
   return None
 
 
@@ -101,9 +114,10 @@ def steps_to_read(model_dir, wanted):
     return _whole_steps(model_dir, prefixes)
   if wanted == -1:
     named = _last_named(model_dir)
-    if not named or defect(named):
-      wanted = _whole_steps(model_dir, prefixes)[-1]
-    return wanted
+    # By its step: T5 would follow a path to where the folder was copied from.
+    if named and step_of(named) in prefixes and not defect(named):
+      return step_of(named)
+    return _whole_steps(model_dir, prefixes)[-1]
   for step in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
     # T5 takes the nearest one.
     require_whole(prefixes[min(prefixes, key=lambda s: abs(s - step))],

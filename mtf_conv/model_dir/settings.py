@@ -6,8 +6,10 @@ run without the gin file of a model trains the sizes of T5's own defaults.
 """
 
 import numbers
+import re
 
 import gin
+import mesh_tensorflow as mtf
 from gin import config as gin_config
 
 from mtf_conv.base import errors, gin_values, terminal
@@ -40,33 +42,28 @@ def require(flags):
   Raises:
     errors.UserError: something is wrong; all but the last is said before.
   """
-  found = problems(flags.tpu, flags.use_model_api)
+  found = problems(flags.tpu, flags.gin_param or ())
   for line in found[:-1]:
     terminal.say(line)
   if found:
     raise errors.UserError(found[-1])
 
 
-def problems(tpu=None, model_api=False):
+def problems(tpu=None, given=()):
   """Returns a list of lines: what is wrong with gin's bindings.
 
   Args:
     tpu: the name or address of a TPU.
-    model_api: whether flags say what is done, and what it is done on.
+    given: bindings of the command line.
   """
-  found = [*_required(), *_no_model()]
-  if not model_api:
-    found += _no_hardware(tpu)
+  found = [*_required(), *_no_model(), *_no_run(), *_no_hardware(tpu)]
   for parameter, check in _CHECKS.items():
-    if model_api and parameter.startswith('utils.run.'):
-      continue
     value = _value(parameter)
     line = None if value is None else check(value)
     if line:
       found.append(f'{_name(parameter)} (={value!r}) {line}')
-  if not model_api:
-    found += _no_length()
-  return [*found, *_beam_and_temperature()]
+  found += [*_no_length(), *_mesh(), *_beam_and_temperature()]
+  return found or [*_without_effect(given)]  # A file that is missing has some.
 
 
 def _value(parameter):
@@ -107,6 +104,15 @@ def _no_model():
     yield ('No gin file says which model: give one, such as '
            '--gin_file=models/lightconv.base.gin; mtf_conv list models names '
            'them')
+
+
+def _no_run():
+  try:
+    gin.query_parameter('utils.run.train_dataset_fn')
+  except ValueError:
+    if _value('utils.run.mode') in (None, 'train'):
+      yield ('No gin file says what is done: give one, such as '
+             '--gin_file=runs/finetune.gin or runs/eval.gin')
 
 
 def _no_hardware(tpu):
@@ -213,6 +219,45 @@ def _beam_and_temperature():
   if _is_count(beams) and beams > 1 and temperature:
     yield (f'Bitransformer.decode.temperature (={temperature!r}) must be 0 '
            f'with a beam_size of {beams}: T5 searches with beams or samples')
+
+
+def _mesh():
+  devices = _value('utils.run.mesh_devices')
+  if not devices:  # A TPU's mesh follows from its topology.
+    return
+  mesh = _value('utils.run.mesh_shape')
+  subject = f'{_name("utils.run.mesh_shape")} (={mesh!r})'
+  try:
+    shape = mtf.convert_to_shape('' if mesh is None else mesh)
+  except (ValueError, TypeError, AttributeError):
+    yield f"{subject} must be such as 'batch:4;model:2'"
+    return
+  if shape.size != len(devices):
+    yield (f'{subject} has {shape.size} processors, and '
+           f'utils.run.mesh_devices names {len(devices)}: give '
+           f'--gin_file=hardware/cpu_mesh.gin with --gin_param="MESH_SHAPE = '
+           f'{mesh!r}", or leave it to the file of the hardware')
+    return
+  count = {dim.name: dim.size for dim in shape.dims}.get('batch', 1)
+  batch = _value('utils.run.batch_size')
+  if isinstance(batch, (tuple, list)) and len(batch) == 2 and (
+      batch[0] == 'sequences_per_batch' and _is_count(batch[1])
+      and batch[1] % count):
+    yield (f'utils.run.batch_size (={batch!r}) must be a multiple of the '
+           f"{count} parts of batch in {subject}, such as ('{batch[0]}', "
+           f'{max(1, batch[1] // count) * count})')
+
+
+def _without_effect(given):
+  """Finds macros of the command line that nothing takes its value from."""
+  used = {reference.scoped_selector.rpartition('/')[0] for reference
+          in gin_config.iterate_references(gin_config._CONFIG)
+          if reference.selector == 'gin.macro'}
+  used.add('MIXTURE_NAME')  # T5 asks for it by name.
+  for name in re.findall(r'^[ \t]*(\w+)[ \t]*=', '\n'.join(given), re.M):
+    if name not in used:
+      yield (f'{name} is used by no gin file of this run'
+             + errors.nearest(name, used))
 
 
 def _no_length():
