@@ -49,7 +49,7 @@ def clone(tmp_path):
   return folder
 
 
-def _run(cells, folder, **environment):
+def _run(cells, folder):
   """Runs cells as one program in a folder; returns what it printed."""
   display = folder / 'IPython' / 'display.py'
   display.parent.mkdir(exist_ok=True)
@@ -57,7 +57,9 @@ def _run(cells, folder, **environment):
   return subprocess.run(
       [sys.executable, '-c', '\n'.join(cells)], cwd=folder, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={
-          **os.environ, **forked.environment(), **environment,
+          **os.environ, **forked.environment(),
+          # A kernel's, which no environment but its own has.
+          'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
           'PYTHONPATH': os.pathsep.join([str(folder), str(ROOT)])})
 
 
