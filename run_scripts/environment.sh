@@ -54,9 +54,10 @@ _mtf_conv_find_uv() {
 }
 
 # Prints all that .venv depends on: the path too, since a venv cannot be moved.
+# In the same order in any locale.
 _mtf_conv_state() {
   echo "$1"
-  cat "$1"/requirements*.lock "$1/setup.py" "$1/pyproject.toml"
+  cat "$1"/requirements{-py312,}.lock "$1/setup.py" "$1/pyproject.toml"
 }
 
 # Last written, `installed` says that the rest is whole.
