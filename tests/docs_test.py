@@ -70,7 +70,8 @@ def test_text_of_pictures_overlaps_nothing(name):
 def test_links_of_pages_lead_somewhere():
   for page in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
                *(ROOT / 'docs').rglob('*.md')]:
-    for target in re.findall(r'\]\(([^)#:]+)\)', page.read_text()):
+    text = re.sub(r'(?ms)^```.*?^```$', '', page.read_text())
+    for target in re.findall(r'\]\(([^)#:]+)\)', text):
       assert (page.parent / target).exists(), f'{page}: {target}'
 
 

@@ -152,7 +152,7 @@ def test_a_scale_that_prepares_its_data(tmp_path):
   root = tmp_path / 'runs'
   _, runs = _grid('evening', str(root), models=['lightconv'], tasks=['trec'],
                   learning_rates=[0.001], raw_dir='raw')
-  prepare, vocabulary, pretrain, raw, *_ = runs
+  prepare, vocabulary, overlap, pretrain, raw, *_ = runs
   assert prepare.job.argv == (
       'mtf_conv', 'prepare', 'imdb', 'sst2', 'trec',
       f'--raw_dir={pathlib.Path.cwd()}/raw', f'--data_dir={root}/data')
@@ -161,8 +161,12 @@ def test_a_scale_that_prepares_its_data(tmp_path):
       'mtf_conv', 'train_vocabulary', '--task=imdb_span_corruption',
       f'--data_dir={root}/data', '--size=4000',
       f'--out={root}/vocabulary.model', '--lowercase')
+  assert overlap.job.argv == (
+      'mtf_conv', 'prepare', 'sst2', 'trec',
+      f'--raw_dir={pathlib.Path.cwd()}/raw', f'--data_dir={root}/data',
+      '--overlap=imdb_span_corruption')
   for run in (pretrain, raw):
-    assert run.job.needs[:2] == ('prepare', 'vocabulary')
+    assert run.job.needs[:3] == ('prepare', 'vocabulary', 'overlap')
     assert f'--t5_tfds_data_dir={root}/data' in run.job.argv
     assert ('--gin_param=mtf_conv.vocabulary.sentencepiece_model_path = '
             f"'{root}/vocabulary.model'") in run.job.argv

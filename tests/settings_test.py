@@ -62,6 +62,8 @@ def test_what_is_missing_is_named(left_out, said, tmp_path):
      "MIXTURE_NAME (='demo_pretrain') has no metric, nothing would be scored: "
      'give a task that has one; pre-training is measured with '
      "utils.run.mode = 'perplexity_eval'"),
+    (TRAIN, 'MIXTURE_NAME = 7', 'MIXTURE_NAME (=7) must be the name of a task '
+     "in quotes, such as 'trec'"),
     (TRAIN, 'd_model = 0',
      'd_model (=0) must be a whole number above 0, such as 1024'),
     (TRAIN, "utils.run.mode = 'trian'", "utils.run.mode (='trian') must be one "

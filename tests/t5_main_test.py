@@ -198,8 +198,11 @@ def test_another_dtype_is_told_with_the_binding(tmp_path):
      'No gin file binds the macro x: expected a line x = ...'),
     (AssertionError("'trec' does not exist in any of the task cache "
                     'directories.'),
-     'use_cached (=True): trec is in no cache of SeqIO: leave it False, or name '
-     'the folder of the cache by --additional_task_cache_dirs'),
+     'use_cached (=True): trec is in no cache of SeqIO: leave it False, or '
+     'name the folder of the cache by --additional_task_cache_dirs'),
+    (UnicodeDecodeError('utf-8', b'abc\xe1', 3, 4, 'invalid byte'),
+     'The data of the run cannot be read: not UTF-8: byte 0xe1 at position 3 '
+     'of a text'),
     (tf.errors.InvalidArgumentError(
         None, None, 'Graph execution error:\n\nExpect 2 fields but have 1 in '
         'record 0\n\t [[{{node DecodeCSV}}]]\n\t [[IteratorGetNext]]'),

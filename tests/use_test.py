@@ -1,6 +1,8 @@
 """docs/use.md leads from a table to answers, as it says."""
 
 import json
+import re
+import socket
 
 import numpy as np
 import pages
@@ -8,7 +10,11 @@ import pytest
 import tiny_vocabulary
 
 PAGE = 'docs/use.md'
-HEADINGS = ['Fine-tune on your own table', 'Predict', 'Score', 'Embed']
+HEADINGS = ['Fine-tune on your own table', 'Predict', 'Score', 'Embed',
+            'Export and serve', 'Give it to others']
+PORT = '8501'  # As the page has it.
+# The server ends with the shell, whatever happens in between.
+END = ('sh', "trap 'jobs -p | xargs -r kill' EXIT")
 T5_S_OWN = 'By gin, or from Python'
 
 
@@ -19,9 +25,18 @@ def run(tmp_path):
     found = [block for heading in headings
              for block in pages.blocks(PAGE, heading)]
     pages.write_files(found, tmp_path)
+    port = _free_port()
+    found = [END, *((language, text.replace(PORT, port))
+                    for language, text in found)]
     return pages.run(found, tmp_path, MTF_CONV_VOCAB=tiny_vocabulary.write(
         tmp_path / 'tiny.model'))
   return blocks
+
+
+def _free_port():
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return str(free.getsockname()[1])
 
 
 def _lines(path):
@@ -44,6 +59,15 @@ def test_from_a_table_to_answers(run, tmp_path):
   assert [row[1:2] for row in classes] == [['dog'], [''], ['cat']]
   assert np.load(tmp_path / 'states.npy').shape == (3, 64)
   assert '(3, 64)' in printed
+  assert re.search(r'my_table, accuracy: (\S+) when packed, \1 here: the same',
+                   printed)
+  assert '* Tasks: my_table' in printed
+  assert "[b'dog' b'' b'cat']" in printed
+  assert json.loads((tmp_path / 'served.json').read_text()) == {
+      'predictions': ['dog', '', 'cat']}
+  served, = json.loads(
+      (tmp_path / 'served_scores.json').read_text())['predictions']
+  assert -0.1 < served < 0
 
 
 @pytest.mark.slow

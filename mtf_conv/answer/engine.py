@@ -124,21 +124,45 @@ class Engine:
   def _build(self, build, arrays):
     with self._tf_graph.as_default(), tf.variable_scope(
         '', reuse=tf.AUTO_REUSE):
-      mtf_graph = mtf.Graph()
-      mesh = mtf.Mesh(mtf_graph, 'mesh')
       placeholders = [tf.placeholder(a.dtype, a.shape) for a in arrays]
-      tensors = [
-          mtf.anonymize(t) for t in build(self._model, *(
-              mtf.import_tf_tensor(mesh, placeholder, mtf.Shape([
-                  mtf.Dimension('batch', array.shape[0]),
-                  mtf.Dimension('length', array.shape[1])]))
-              for placeholder, array in zip(placeholders, arrays)))]
-      # One device, and masters in float32: they are what is computed with.
-      lowering = mtf.Lowering(mtf_graph, {mesh: graph.placement('', '')})
-      fetched = [lowering.export_to_tf_tensor(t) for t in tensors]
+      fetched = self.outputs(build, placeholders)
       self._load()
       run = self._session.make_callable(fetched, placeholders)
     return lambda arrays: run(*arrays)
+
+  def outputs(self, build, tensors):
+    """Adds a function to the graph that TensorFlow builds at this moment.
+
+    Args:
+      build: see function.
+      tensors: a list of tf.Tensors of fixed shapes [batch, length].
+
+    Returns:
+      A list of tf.Tensors.
+    """
+    mtf_graph = mtf.Graph()
+    mesh = mtf.Mesh(mtf_graph, 'mesh')
+    made = [
+        mtf.anonymize(t) for t in build(self._model, *(
+            mtf.import_tf_tensor(mesh, tensor, mtf.Shape([
+                mtf.Dimension(*dim)
+                for dim in zip(('batch', 'length'), tensor.shape.as_list())]))
+            for tensor in tensors))]
+    # One device, and masters in float32: they are what is computed with.
+    lowering = mtf.Lowering(mtf_graph, {mesh: graph.placement('', '')})
+    return [lowering.export_to_tf_tensor(t) for t in made]
+
+  def weights(self, build, arrays):
+    """Returns the variables of a function, arrays by their names.
+
+    Args:
+      build: see function, as is what is raised.
+      arrays: see function.
+    """
+    self.function(build, arrays)
+    with self._tf_graph.as_default():
+      found = {v.op.name: v for v in tf.global_variables()}
+    return self._session.run(found)
 
   def _load(self):
     """Gives the variables that are new their values."""

@@ -16,6 +16,8 @@ from mtf_conv import embedding, tasks, vocabulary  # noqa: F401, tasks for the r
 from mtf_conv.base import errors, explain, files, gin_files, gin_values
 from mtf_conv.model_dir import checkpoints, record
 
+VOCABULARY = 'vocabulary.model'  # In a folder that was packed.
+
 
 class Trained(NamedTuple):
   """A trained model.
@@ -100,8 +102,9 @@ def _parse(path):
 def _vocabulary(model_dir):
   """Returns the vocabulary that the model was trained with.
 
-  It lies where the record says, else it is the one that MTF_CONV_VOCAB names,
-  else the task's: whichever has the sum that was recorded.
+  It lies in the folder, as `mtf_conv pack` has it, or where the record says;
+  else it is the one that MTF_CONV_VOCAB names, else the task's: whichever has
+  the sum that was recorded.
   """
   starts = record.read(model_dir)
   trained = starts[-1]['vocabulary'] if starts else {}
@@ -109,7 +112,8 @@ def _vocabulary(model_dir):
     found = _of_task()
     record.check_vocabulary(model_dir, found)
     return found
-  for find in (lambda: trained['path'],
+  for find in (lambda: os.path.join(model_dir, VOCABULARY),
+               lambda: trained['path'],
                lambda: vocabulary.model_path(download=False),
                lambda: _of_task().sentencepiece_model_file):
     try:

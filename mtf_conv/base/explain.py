@@ -76,8 +76,13 @@ def one_line(error):
 
 
 def _not_read(error):
-  """Explains that TensorFlow's input pipeline failed."""
+  """Explains that the input pipeline failed, or gave what is no text."""
   message = str(error)
+  bytes_ = re.match(
+      r"'utf-8' codec can't decode (byte 0x\w+) in position (\d+)", message)
+  if bytes_:
+    return ('The data of the run cannot be read: not UTF-8: '
+            f'{bytes_.group(1)} at position {bytes_.group(2)} of a text')
   if (not type(error).__module__.endswith('framework.errors_impl')
       or 'IteratorGetNext' not in message):
     return None

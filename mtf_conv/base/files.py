@@ -49,11 +49,13 @@ def opened(path, mode):
 
 
 @contextlib.contextmanager
-def new_folder(path):
+def new_folder(path, replaces=None):
   """Makes a folder that has its name when it is whole, and not before.
 
   Args:
     path: a folder of this machine that does not exist yet, or is empty.
+    replaces: None, or the name of a file: the path may be a folder that has
+      it, which then goes when the new one is whole.
 
   Yields:
     A pathlib.Path, where its files are to be written.
@@ -61,8 +63,9 @@ def new_folder(path):
   Raises:
     errors.UserError: the path holds something; nothing was written.
   """
+  is_replaced = replaces and os.path.isfile(os.path.join(path, replaces))
   if is_remote(path) or os.path.isfile(path) or (
-      os.path.isdir(path) and os.listdir(path)):
+      os.path.isdir(path) and os.listdir(path) and not is_replaced):
     raise errors.UserError(
         f'{path} must be a new or an empty folder of this machine: nothing '
         'was written')
@@ -73,6 +76,8 @@ def new_folder(path):
     folder = pathlib.Path(unfinished, 'finished')
     folder.mkdir()
     yield folder
+    if is_replaced:
+      path.rename(pathlib.Path(unfinished, 'replaced'))
     folder.rename(path)
 
 

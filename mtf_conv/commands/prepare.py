@@ -26,6 +26,9 @@ def add_flags(parser):
       '--table', action='store_true', help="also print the paper's Table 1 "
       'with what is prepared')
   parser.add_argument(
+      '--overlap', metavar='TASK', help='also count how many rows to be '
+      'scored on lie in the text of a task of pre-training')
+  parser.add_argument(
       '--speed', action='store_true', help='also measure how many tokens per '
       'second there are to train on, prepared and in a cache of SeqIO, and how '
       'many a mini model takes')
@@ -52,5 +55,8 @@ def add_flags(parser):
       if args.speed:
         from mtf_conv.prepare import input_speed
         input_speed.show_all(tasks, args.data_dir)
+    if args.overlap:
+      from mtf_conv.prepare import overlap
+      overlap.measure(args.overlap, tasks, args.data_dir)
 
   return run

@@ -1,4 +1,5 @@
-"""Checkpoints for other libraries: Hugging Face's folders, and back."""
+"""Models for other libraries: Hugging Face's folders and back, SavedModels."""
 
 # All but modeling_mtf_conv, which needs torch: it is for the folders of others.
-__all__ = ['card', 'description', 'hugging_face', 'names', 'tokenizer']
+__all__ = ['card', 'description', 'hugging_face', 'names', 'saved_model',
+           'tokenizer']

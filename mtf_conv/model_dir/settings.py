@@ -190,6 +190,11 @@ def _sequence_length(value):
     return "must be such as {'inputs': 512, 'targets': 128}"
 
 
+def _name_of_task(value):
+  if not isinstance(value, str):
+    return "must be the name of a task in quotes, such as 'trec'"
+
+
 def _steps_to_read(value):
   wanted = value if isinstance(value, (list, tuple)) else [value]
   if value != 'all' and not all(
@@ -210,6 +215,7 @@ _CHECKS = {
     **{f'{name}/gin.macro.value': _count(size)
        for name, size in _DEFAULT_SIZE.items()},
     'dropout_rate/gin.macro.value': _share,
+    'MIXTURE_NAME/gin.macro.value': _name_of_task,
 }
 
 

@@ -290,7 +290,7 @@ def data():
 ROOMS = (
     ('cli', 'commands', 'pages'),
     ('report', 'replicate', 'prepare'),
-    ('answer', 'exchange', 'testing', 'measure', 'release'),
+    ('exchange', 'answer', 'testing', 'measure', 'release'),
     ('t5_main', 't5_patches', 'evaluation', 'training', 'held_out',
      'model_dir'),
     ('tasks', 'datasets', 'hardware', 'vocabulary'),

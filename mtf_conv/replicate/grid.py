@@ -7,7 +7,8 @@ what differs from `finetune` for one task, and under `evaluate_on` the tasks it
 is scored on, where that is not the task alone. A task `sst2@2000` is sst2 with
 2,000 labelled rows. `prepare` names the tasks whose data is prepared first, and
 under `vocabulary` a task on whose text a vocabulary of a `size` is trained for
-all; both lie in the folder of the grid. `environment` holds environment
+all, and in whose text the rows that are scored are looked for; all lie in the
+folder of the grid. `environment` holds environment
 variables of all jobs: without oneDNN, training on one thread is repeatable to
 the last bit, and with checkpoints in float32 a restart changes nothing.
 `hardware` is what they run on. `seeds` are those of fine-tuning; each has its
@@ -112,6 +113,11 @@ def registered(task):
   return task.partition('@')[0]
 
 
+def _registered(scale):
+  """Returns the tasks of a scale that SeqIO knows, each once."""
+  return list(dict.fromkeys(map(registered, scale['tasks'])))
+
+
 def _limit(task):
   """Returns gin bindings: as many labels as a task's name says."""
   _, limited, count = task.partition('@')
@@ -198,6 +204,12 @@ def _preparation(scale, root, raw_dir):
         outputs=(glob.escape(model),), needs=('prepare',), seconds=60))
     flags.append('--gin_param=mtf_conv.vocabulary.sentencepiece_model_path = '
                  f'{model!r}')
+    made.append(jobs.Job(
+        name='overlap', argv=(
+            'mtf_conv', 'prepare', *_registered(scale), *raw,
+            f'--data_dir={data}', f'--overlap={wanted["task"]}'),
+        outputs=(os.path.join(glob.escape(data), 'mtf_conv', 'overlap.json'),),
+        needs=('prepare',), seconds=60))
   return [Run('prepare', model=None, seed=0, job=job, model_dir=data)
           for job in made], flags
 

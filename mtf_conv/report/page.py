@@ -7,6 +7,7 @@ import jinja2
 import numpy as np
 
 from mtf_conv.model_dir import events
+from mtf_conv.prepare import overlap
 from mtf_conv.replicate import grid
 from mtf_conv.report import (
   answers,
@@ -63,6 +64,7 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
       answers=answers.answer(cells, _speeds(grid_runs)),
       differences=[*differences.itertuples()],
       held_out=held_out, of_pretraining=of_pretraining,
+      overlap=_overlap(grid_runs),
       curves=[(name, _base64(path)) for name, path in pictures],
       examples=_examples(cells),
       sources=provenance.sources(grid_runs, cells, table2.PARTS),
@@ -111,6 +113,14 @@ def _pretraining(grid_runs, out_dir):
   path = os.path.join(out_dir, 'pretraining.png')
   pretraining.plot(path, checkpoints)
   return pretraining.to_rows(pretraining.last(checkpoints)), _base64(path)
+
+
+def _overlap(grid_runs):
+  """Returns sentences on the rows that lie in the pre-training text."""
+  found = [overlap.read(run.model_dir) for run in grid_runs
+           if run.job.name == 'overlap']
+  return [overlap.describe(one['corpus'], split)
+          for one in found if one for split in one['splits']]
 
 
 def _table1(grid_runs):
