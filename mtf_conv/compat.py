@@ -3,12 +3,13 @@
 `import mtf_conv` installs two finders of modules, which import nothing
 themselves. The first one acts when these are imported:
 
+* tensorflow, or one of those that import it: the versions of Python and of what
+  TensorFlow needs are looked at, before a wrong one fails in many lines.
 * tensorflow: 2.20 and later write what they find out to standard error whatever
   TF_CPP_MIN_LOG_LEVEL says. Where it is set they do not.
-* mesh_tensorflow: the versions of Python, TensorFlow and what TensorFlow needs
-  are looked at. Version 0.1.21 reads `register_tensor_conversion_function` from
-  a private module of TensorFlow, from which 2.13 took it out. It is put back.
-  So is Estimator, which 2.16 took out, from tensorflow_estimator 2.15.
+* mesh_tensorflow: version 0.1.21 reads `register_tensor_conversion_function`
+  from a private module of TensorFlow, from which 2.13 took it out. It is put
+  back. So is Estimator, which 2.16 took out, from tensorflow_estimator 2.15.
 * t5.models.hf_model: `t5.models` imports it, and it needs torch and
   transformers, which the Mesh TensorFlow models do not. Where these are not
   installed, a stand-in takes its place whose use is an error that says so.
@@ -38,6 +39,7 @@ from mtf_conv.base import errors, terminal
 _PYTHON = ((3, 9), (3, 13))
 _TENSORFLOW = ((2, 12), (2, 21))
 _LAST_WITH_TPUS = (2, 15)  # TensorFlow whose TPUEstimator can use one.
+_FIRST_WITH_KERAS_3 = (2, 16)
 
 # Modules that TensorFlow 2.16 took out, and those whose names they gave again;
 # None where only TPUs and distribution strategies need the content.
@@ -60,6 +62,7 @@ def _text(numbers):
   return '.'.join(map(str, numbers))
 
 
+@functools.lru_cache(maxsize=None)  # It is said once.
 def require(name, version, known):
   """Refuses what is too old, and says so of what is newer than any tried.
 
@@ -100,10 +103,11 @@ def require_for_tpu(version):
 
 
 def require_what_tensorflow_needs():
-  """Checks the libraries whose wrong versions fail in many lines.
+  """Checks TensorFlow, and what fails in many lines in another version.
 
   Raises:
-    errors.UserError: one has a version that TensorFlow does not ask for.
+    errors.UserError: TensorFlow is too old; or a library has a version that it
+      does not ask for; or Keras is to be one that is not there.
   """
   from packaging import requirements
   for tensorflow in ('tensorflow', 'tensorflow-cpu'):
@@ -111,6 +115,9 @@ def require_what_tensorflow_needs():
       needs = metadata.requires(tensorflow) or ()
     except metadata.PackageNotFoundError:
       continue
+    tensorflow_version = metadata.version(tensorflow)
+    require('TensorFlow', tensorflow_version, _TENSORFLOW)
+    _require_keras(tensorflow_version)
     for needed in map(requirements.Requirement, needs):
       if needed.name in ('numpy', 'protobuf') and (
           not needed.marker or needed.marker.evaluate({'extra': ''})):
@@ -118,8 +125,19 @@ def require_what_tensorflow_needs():
         if not needed.specifier.contains(version, prereleases=True):
           wanted = f'{needed.name}{needed.specifier}'
           raise errors.UserError(
-              f'{tensorflow} {metadata.version(tensorflow)} needs {wanted}, '
+              f'{tensorflow} {tensorflow_version} needs {wanted}, '
               f'and this is {needed.name} {version}: pip install "{wanted}"')
+
+
+def _require_keras(tensorflow_version):
+  """Refuses to go where tensorflow_text, which asks for Keras, fails."""
+  name = 'TF_USE_LEGACY_KERAS'
+  if (_numbers(tensorflow_version) >= _FIRST_WITH_KERAS_3
+      and os.environ.get(name) in ('1', 'true', 'True')
+      and importlib.util.find_spec('tf_keras') is None):
+    raise errors.UserError(
+        f'{name} (={os.environ[name]}) asks for the package tf-keras, which is '
+        f'not installed: unset {name}, nothing here needs it')
 
 
 _FOUND_OUT = re.compile(rb'WARNING: All log messages before absl::|I\d{4} ')
@@ -158,9 +176,18 @@ def _tensorflow_spec():
   return spec
 
 
-def _before_mesh_tensorflow():
+# Whichever is imported first imports the others, and much that a wrong version
+# of NumPy breaks.
+_IMPORT_TENSORFLOW = ('tensorflow', 'jax', 'mesh_tensorflow', 'seqio', 't5')
+
+
+@functools.lru_cache(maxsize=None)
+def _before_all_of_them():
   require('Python', sys.version.split()[0], _PYTHON)
   require_what_tensorflow_needs()
+
+
+def _before_mesh_tensorflow():
   import tensorflow as tf
   require('TensorFlow', tf.__version__, _TENSORFLOW)
   from tensorflow.python.framework import ops
@@ -278,6 +305,8 @@ class _First(importlib.abc.MetaPathFinder):
 
   def find_spec(self, fullname, path=None, target=None):
     """Returns a spec for TensorFlow and for the stand-in only."""
+    if fullname in _IMPORT_TENSORFLOW:
+      _before_all_of_them()
     if fullname == 'tensorflow':
       return _tensorflow_spec()
     if fullname == 'mesh_tensorflow':

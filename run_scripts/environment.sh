@@ -10,6 +10,7 @@
 # brings its own Python. Where uv is not there either, the pip of any Python 3
 # fetches it into .uv. .venv is made anew when a file that describes it has
 # changed, when the repository has moved, and when making it was interrupted.
+# When it cannot be made, .venv.log has all that pip or uv said of it.
 #
 # MTF_CONV_PYTHON names another Python than the first, such as python3.13.
 # With MTF_CONV_SYSTEM_TENSORFLOW=1 it takes TensorFlow from the Python that
@@ -46,16 +47,17 @@ _mtf_conv_find_uv() {
       "$python" -c 'import pip, sys; sys.exit(sys.version_info < (3,))' \
         >/dev/null 2>&1; then
       echo "Installing uv into $folder: it brings a Python that fits" >&2
-      "$python" -m pip install -qq --target "$folder" uv >&2
+      "$python" -m pip install -qq --target "$folder" uv >"$1/.venv.log" 2>&1
     fi
   done
   [[ ! -x "$folder/bin/uv" ]] || echo "$folder/bin/uv"
 }
 
 # Prints all that .venv depends on: the path too, since a venv cannot be moved.
+# In the same order in any locale.
 _mtf_conv_state() {
   echo "$1"
-  cat "$1"/requirements*.lock "$1/setup.py" "$1/pyproject.toml"
+  cat "$1"/requirements{-py312,}.lock "$1/setup.py" "$1/pyproject.toml"
 }
 
 # Last written, `installed` says that the rest is whole.
@@ -67,6 +69,7 @@ _mtf_conv_is_installed() {
 
 _mtf_conv_install() {
   local root="$1" python uv='' install lock="$1/requirements.lock"
+  local log="$1/.venv.log" line why=''
   local -x VIRTUAL_ENV="$root/.venv" PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
   python="$(_mtf_conv_find_python)"
   if [[ -n "$python" ]]; then
@@ -74,6 +77,10 @@ _mtf_conv_install() {
   elif [[ -n "${MTF_CONV_SYSTEM_TENSORFLOW:-}" ]]; then
     echo 'mtf_conv needs a Python 3.9, 3.10 or 3.11 with venv, pip and' \
       'TensorFlow here.' >&2
+    return 1
+  elif [[ -n "${MTF_CONV_PYTHON:-}" ]]; then
+    echo "MTF_CONV_PYTHON (=$MTF_CONV_PYTHON) must be a Python 3.9 to 3.13" \
+      'with venv and pip; without it the first that fits is taken.' >&2
     return 1
   else
     uv="$(_mtf_conv_find_uv "$root")"
@@ -110,10 +117,16 @@ sys.exit(sys.version_info < (3, 12))'; then
       "${install[@]}" --no-build-isolation -r "$lock" &&
       "${install[@]}" --no-build-isolation -e "$root" &&
       _mtf_conv_state "$root" >"$VIRTUAL_ENV/installed"
-  }; then
-    echo 'The installation failed; the same command tries again.' >&2
+  } >"$log" 2>&1; then
+    while IFS= read -r line; do
+      [[ -z "$line" ]] || why="$line"
+    done <"$log"
+    echo "The installation failed (${why:-without a word}): the same command" \
+      'tries again. Is there a network, and does https_proxy name its proxy?' \
+      "All that was said: $log" >&2
     return 1
   fi
+  rm -f -- "$log"
 }
 
 # Of two scripts started at once, the second waits and finds the work done.

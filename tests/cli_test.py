@@ -128,7 +128,9 @@ def test_doctor_finds_what_is_broken(capsys, monkeypatch, tmp_path):
   for line in (
       'BROKEN   numpy 2.1.0 (supported: <2)\n         -> pip install',
       'BROKEN   gin-config is not installed',
-      'DOUBTFUL tensorflow-datasets and tfds-nightly are both installed',
+      'DOUBTFUL tensorflow-datasets and tfds-nightly are both installed and '
+      'hold the same files\n         -> pip uninstall -y tensorflow-datasets '
+      'tfds-nightly && pip install tensorflow-datasets==4.9.10',
       'DOUBTFUL seqio-nightly 0.0.18 in place of seqio',
       f'BROKEN   vocabulary {altered}'):
     assert line in out, out

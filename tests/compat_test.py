@@ -3,6 +3,8 @@
 import importlib
 import importlib.util
 import os
+import re
+import subprocess
 import sys
 from importlib import metadata
 
@@ -64,6 +66,52 @@ def test_libraries_that_tensorflow_cannot_use(
   assert f'and this is {name} {version}: pip install "{name}' in message
   for part in wanted.removeprefix(name).split(','):
     assert part in message
+
+
+@pytest.mark.parametrize('name, version, said', [
+    ('numpy', '2.0.2' if HAS_ESTIMATOR else '1.20.0',
+     r'tensorflow [\d.]+ needs numpy.*, and this is numpy (2.0.2|1.20.0): '
+     r'pip install "numpy.*"'),
+    ('tensorflow', '2.11.1', r'mtf_conv needs TensorFlow 2.12 .*, and this is '
+     r'TensorFlow 2.11.1: run_scripts/quickstart.sh makes .*'),
+])
+def test_it_is_told_before_anything_fails_by_it(name, version, said, tmp_path):
+  package = tmp_path / name
+  package.mkdir()
+  (package / '__init__.py').write_text(
+      'raise ImportError("compiled for another version")')
+  installed = tmp_path / f'{name}-{version}.dist-info'
+  installed.mkdir()
+  (installed / 'METADATA').write_text(
+      f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+  result = subprocess.run(
+      [sys.executable, '-c', 'import sys; from mtf_conv import t5_main; '
+       't5_main.console_entry_point(sys.argv)', f'--model_dir={tmp_path}/run'],
+      env={**os.environ, 'PYTHONPATH': os.pathsep.join(
+          [str(tmp_path), *sys.path[1:]])},
+      capture_output=True, text=True)
+  assert result.returncode == 1
+  first, second = result.stderr.splitlines()
+  assert re.fullmatch(said, first), first
+  assert second == f'Everything that was printed: {tmp_path}/run/log.txt'
+
+
+@pytest.mark.parametrize('version, value, there, refused', [
+    ('2.21.0', '1', False, True), ('2.16.1', 'True', False, True),
+    ('2.21.0', '1', True, False), ('2.21.0', '0', False, False),
+    ('2.15.1', '1', False, False)])
+def test_keras_2_without_its_package(
+    version, value, there, refused, monkeypatch):
+  monkeypatch.setenv('TF_USE_LEGACY_KERAS', value)
+  monkeypatch.setattr(importlib.util, 'find_spec',
+                      lambda name: object() if there else None)
+  if not refused:
+    return compat._require_keras(version)
+  with pytest.raises(errors.UserError) as error:
+    compat._require_keras(version)
+  assert str(error.value) == (
+      f'TF_USE_LEGACY_KERAS (={value}) asks for the package tf-keras, which is '
+      'not installed: unset TF_USE_LEGACY_KERAS, nothing here needs it')
 
 
 def test_libraries_that_are_installed_fit():

@@ -1,5 +1,7 @@
 """Topologies as data, and meshes that a model divides over."""
 
+import re
+
 import gin
 import mtf_harness as harness
 import pytest
@@ -34,6 +36,23 @@ def test_topologies_are_what_their_names_say():
   # The paper's 16 chips, of 16 GiB and 61.5 teraflops a core.
   paper = known['v3-32']
   assert (paper.chips, paper.memory, paper.flops) == (16, 16 * 2**30, 61.5e12)
+
+
+@pytest.mark.parametrize('generation', ['v2', 'v3', 'v4'])
+def test_figures_are_those_of_the_source(generation):
+  data = hardware._generations()[generation]
+  source = data['source'].replace(',', '')
+  figures = r'(\d+) teraflops \(bf16\) (\d+) GiB and (\d+) GBps a chip'
+  teraflops, gib, rate = map(int, re.search(figures, source).groups())
+  cores = data['cores_per_chip']
+  assert cores * data['flops_per_core'] == teraflops * 1e12
+  assert cores * data['bytes_per_core'] == gib * 2**30
+  assert cores * data['hbm_bytes_per_second_per_core'] == rate * 1e9
+  pod = re.search(r'pod of (\d+) chips ([\d.]+) (TB|PB)/s', source)
+  links = re.search(r'four links of (\d+) Gbit/s', source)
+  assert data['allreduce_bytes_per_second_per_chip'] == pytest.approx(
+      float(pod[2]) * {'TB': 1e12, 'PB': 1e15}[pod[3]] / int(pod[1]) if pod
+      else 4 * int(links[1]) * 1e9 / 8, rel=0.01)
 
 
 @pytest.mark.parametrize('name, nearest', [

@@ -10,6 +10,7 @@ import sys
 import venv
 from importlib import metadata
 
+import checkouts
 import pytest
 import yaml
 from packaging import specifiers
@@ -108,6 +109,9 @@ def test_lock_has_one_of_each(lock):
   assert {'tensorflow-datasets', 'seqio', 't5', 'tensorflow'} <= set(names)
   assert not {'tfds-nightly', 'seqio-nightly', 'torch', 'transformers'} & set(
       names)
+  # There TensorFlow has Keras 3, which is enough, and the tests show it.
+  if lock == 'requirements-py312.lock':
+    assert 'keras' in names and 'tf-keras' not in names
 
 
 def _tool(name):
@@ -137,7 +141,7 @@ def test_the_workflow_tests_every_python():
       metadata.metadata('mtf_conv')['Requires-Python'])
   assert pythons == [f'3.{minor}' for minor in range(30)
                      if supported.contains(f'3.{minor}')]
-  for path in re.findall(r'(?:run_scripts|tests)/\w+\.\w+', text):
+  for path in re.findall(r'(?:run_scripts|tests|docs)/\w+\.\w+', text):
     assert (ROOT / path).is_file(), path
 
 
@@ -158,77 +162,9 @@ def test_shell_scripts_are_clean():
   assert result.returncode == 0, result.stdout
 
 
-# Stands for a Python that can make a venv and install into it, and for uv:
-# writes down what it was asked to do, and takes its time.
-STAND_IN = r'''#!/usr/bin/env bash
-if [[ "$1 $2" == '-c import sys'* ]]; then  # Is it 3.12 or later?
-  [[ -n "${NEW:-}" ]]; exit
-fi
-if [[ "$1 $2" == '-c import pip'* ]]; then exit "${NO_PIP:-0}"; fi
-if [[ "$1" == -c ]]; then exit "${UNFIT:-0}"; fi
-echo "${0##*/} $*" >>"$CALLS"
-if [[ "$1 $2" == 'python find' ]]; then echo "${FOUND:-}"; exit; fi
-if [[ "$*" == *--target*uv ]]; then
-  mkdir -p "${@: -2:1}/bin"
-  cp "$0" "${@: -2:1}/bin/uv"
-fi
-if [[ "$*" == *venv* && ! -e "${@: -1}" ]]; then
-  sleep 0.3
-  mkdir -p "${@: -1}/bin"
-  cp "$0" "${@: -1}/bin/python"
-  echo "PATH='${@: -1}/bin':\$PATH" >"${@: -1}/bin/activate"
-fi
-[[ "$*" != *install* || ! -e "$BREAK" ]]
-'''
-
-
-class Checkout:
-  """The scripts in a folder; only stand-ins and basic tools on the PATH."""
-
-  def __init__(self, folder):
-    self.folder = folder
-    self.tools = folder / 'tools'
-    self.tools.mkdir()
-    for name in ('bash', 'cat', 'cp', 'dirname', 'env', 'flock', 'grep',
-                 'mkdir', 'rm', 'rmdir', 'sleep'):
-      if shutil.which(name):
-        (self.tools / name).symlink_to(shutil.which(name))
-    self.root = folder / 'a repository'
-    shutil.copytree(ROOT / 'run_scripts', self.root / 'run_scripts')
-    for name in ('setup.py', 'pyproject.toml'):
-      shutil.copy(ROOT / name, self.root)
-    for lock in 'requirements.lock', 'requirements-py312.lock':
-      (self.root / lock).write_text('setuptools==1\nwheel==2\n')
-    self.calls, self.broken = folder / 'calls', folder / 'broken'
-
-  def add(self, name):
-    (self.tools / name).write_text(STAND_IN)
-    (self.tools / name).chmod(0o755)
-
-  def start(self, *args, **environ):
-    self.calls.unlink(missing_ok=True)
-    return subprocess.Popen(
-        ['bash', self.root / 'run_scripts' / 'quickstart.sh', *args],
-        env={'PATH': str(self.tools), 'CALLS': str(self.calls),
-             'BREAK': str(self.broken), **environ},
-        cwd=self.folder, text=True, stderr=subprocess.PIPE)
-
-  def run(self, *args, **environ):
-    """Returns the exit code, and what was said."""
-    process = self.start(*args, **environ)
-    _, said = process.communicate()
-    return process.returncode, said
-
-  def called(self):
-    return self.calls.read_text().splitlines() if self.calls.exists() else []
-
-  def installations(self):
-    return sum(' -e ' in call for call in self.called())
-
-
 @pytest.fixture
 def checkout(tmp_path):
-  return Checkout(tmp_path)
+  return checkouts.Checkout(tmp_path)
 
 
 def test_no_python_fits(checkout):
@@ -304,6 +240,17 @@ def test_a_python_can_be_named(checkout):
   assert checkout.called()[0].startswith('python3.13 -m venv')
 
 
+def test_a_python_that_is_named_and_does_not_fit(checkout):
+  checkout.add('uv')
+  for name in 'python3.8', 'no_python':
+    code, said = checkout.run(MTF_CONV_PYTHON=name, UNFIT='1')
+    assert (code, said) == (1, (
+        f'MTF_CONV_PYTHON (={name}) must be a Python 3.9 to 3.13 with venv and '
+        'pip; without it the first that fits is taken.\n'))
+    checkout.add('python3.8')
+  assert not checkout.called()
+
+
 def test_the_lock_is_that_of_the_python(checkout):
   checkout.add('python3.13')
   assert checkout.run(NEW='1')[0] == 0
@@ -352,12 +299,29 @@ def test_a_failed_installation_is_repeated(checkout):
   checkout.broken.touch()
   code, said = checkout.run()
   assert code == 1
-  assert said.endswith(
-      'The installation failed; the same command tries again.\n')
+  log = checkout.root / '.venv.log'
+  assert said.splitlines()[1:] == [
+      'The installation failed (ERROR: nothing fits): the same command tries '
+      'again. Is there a network, and does https_proxy name its proxy? All '
+      f'that was said: {log}']
+  assert log.read_text() == 'WARNING: Retrying\nERROR: nothing fits\n\n'
   assert not any('quickstart' in call for call in checkout.called())
   checkout.broken.unlink()
   assert checkout.run()[0] == 0
   assert checkout.installations() == 1
+  assert not log.exists()
+
+
+def test_no_python_fits_and_uv_cannot_be_had(checkout):
+  checkout.add('python3')
+  checkout.broken.touch()
+  code, said = checkout.run(UNFIT='1')
+  assert code == 1
+  assert 'brings a Python that fits' in said.splitlines()[0]
+  assert said.splitlines()[1:] == [
+      'mtf_conv needs Python 3.9 to 3.13 with venv and pip, or uv: install '
+      'one (Debian, Ubuntu: apt install python3-venv; any system: uv) and try '
+      'again.']
 
 
 @pytest.mark.parametrize('lock', ['flock', 'mkdir'])

@@ -5,9 +5,11 @@ import functools
 import hashlib
 import http.server
 import os
+import re
 import socket
 import threading
 import time
+import urllib.request
 
 import gin
 import pytest
@@ -211,6 +213,36 @@ def test_a_web_page_in_the_place_of_the_file(bucket):
     network.download(
         [vocabulary.SOURCES['hub'].replace('spiece.model', page.name)],
         bucket.with_name('file'), 'the file', 'do something else')
+
+
+class Refuses(http.server.BaseHTTPRequestHandler):
+  """A proxy that lets nothing through."""
+
+  def do_CONNECT(self):
+    self.send_error(403)
+
+  do_GET = do_CONNECT
+
+  def log_message(self, *args):
+    pass
+
+
+@pytest.mark.parametrize('url, problem', [
+    ('https://host/file', 'Tunnel connection failed: 403 Forbidden'),
+    ('http://host/file', 'HTTP Error 403: Forbidden')])
+def test_a_proxy_that_refuses(url, problem, monkeypatch, tmp_path):
+  with http.server.HTTPServer(('127.0.0.1', 0), Refuses) as proxy:
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setattr(urllib.request, '_opener', None)  # Keeps its proxies.
+    for name in 'http_proxy', 'https_proxy':
+      monkeypatch.setenv(name, f'http://127.0.0.1:{proxy.server_port}')
+    with pytest.raises(errors.UserError) as error:
+      network.download([url], tmp_path / 'file', 'the file', 'give --raw_dir')
+    proxy.shutdown()
+  assert re.fullmatch(
+      rf'the file cannot be had from {url} \(.*{problem}.*\): give --raw_dir',
+      str(error.value))
+  assert not list(tmp_path.iterdir())
 
 
 def test_prepared_from_a_folder(models, monkeypatch, tmp_path, capsys):

@@ -1,10 +1,6 @@
 """The pictures."""
 
-import matplotlib
-
-matplotlib.use('Agg')  # Draws without a display.
-from matplotlib import pyplot as plt
-from matplotlib import ticker
+from mtf_conv.base.drawing import plt, ticker
 
 # Whether a ratio is as it has to be; without a goal it is neither.
 _COLORS = {'hoped': 'C2', 'required': 'C0', 'no': 'C3', '': '0.7'}

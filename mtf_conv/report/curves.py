@@ -1,10 +1,6 @@
 """Learning curves as a picture."""
 
-import matplotlib
-
-matplotlib.use('Agg')  # Draws without a display.
-from matplotlib import pyplot as plt
-
+from mtf_conv.base.drawing import plt
 from mtf_conv.model_dir import events
 
 _LINES = {'raw': '--', 'pretrained': '-'}

@@ -1,8 +1,8 @@
 """How far each pre-training came, on text that was held out from it."""
 
 import pandas as pd
-from matplotlib import pyplot as plt
 
+from mtf_conv.base.drawing import plt
 from mtf_conv.model_dir import events, held_out
 from mtf_conv.replicate import paper
 
