@@ -209,6 +209,20 @@ def test_an_output_that_exists_is_kept(call, tmp_path):
   assert sorted(os.listdir(tmp_path)) == ['in.txt', 'out.npy']
 
 
+def test_parquet_has_the_vectors_of_npy(stopped, call, tmp_path, monkeypatch):
+  parquet = pytest.importorskip('pyarrow.parquet')
+  args = ['embed', '--input=in.txt', '--output=out.parquet']
+  stopped('embed', '--output=out.parquet')
+  monkeypatch.setattr(verbs, '_GROUP', 16)
+  assert call(*args)[0] == 0
+  assert call('embed', '--input=in.txt', '--output=out.npy')[0] == 0
+  file = parquet.ParquetFile(tmp_path / 'out.parquet')
+  assert file.num_row_groups == 3
+  states = file.read().column('state').to_pylist()
+  np.testing.assert_allclose(states, np.load(tmp_path / 'out.npy'), atol=1e-6)
+  assert sorted(os.listdir(tmp_path)) == ['in.txt', 'out.npy', 'out.parquet']
+
+
 @pytest.fixture
 def stopped(call, tmp_path, monkeypatch):
   """Runs a command that is stopped when it has answered 16 of 40 lines."""

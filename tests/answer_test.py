@@ -165,7 +165,7 @@ def test_classes_are_ranked_with_probabilities(light):
 def test_embed_is_the_mean_state(plain, tmp_path):
   found, engine = plain.engine()
   (tmp_path / 'in').write_text('\n'.join(LINES[:5]))
-  verb = verbs.Embed(found, engine, ('inputs',))
+  verb = verbs.Embed(found, engine, 'npy', ('inputs',))
   loop.run(verb, engine, records.read(str(tmp_path / 'in'), 'text', ['inputs']),
            output.Output(str(tmp_path / 'x.npy'), {}, header=verb.header), 4)
   vectors = np.load(tmp_path / 'x.npy')

@@ -23,7 +23,7 @@ class Output:
   """
 
   def __init__(self, path, settings, overwrite=False,
-               header=lambda records: b''):
+               header=lambda records: b'', converted=lambda path: path):
     """Finds what is done; writes nothing.
 
     Args:
@@ -32,6 +32,8 @@ class Output:
       overwrite: whether to replace a file that exists, and to start anew.
       header: of a file of so many records, a function that returns bytes, of
         the same length for any number.
+      converted: a function of the path of what was written, once it is whole;
+        returns that of what is to have the name instead.
 
     Raises:
       errors.UserError: the file exists, or what is done was made otherwise.
@@ -40,6 +42,7 @@ class Output:
     self._settings = settings
     self._partial = f'{path}.partial'
     self._header = header
+    self._converted = converted
     self._digest = hashlib.sha256()
     self.done, self._bytes, self._earlier = 0, len(self._header(0)), None
     if path == lines.STANDARD:
@@ -157,9 +160,11 @@ class Output:
       self._file.write(self._header(self.done))
       self._file.flush()
       os.fsync(self._file.fileno())
-      os.replace(self._partial, self.path)
-      with contextlib.suppress(FileNotFoundError):
-        os.remove(self._state_path)  # Not written when there was no answer.
+      os.replace(self._converted(self._partial), self.path)
+      for path in (self._partial, self._state_path):
+        # Renamed already; not written when there was no answer.
+        with contextlib.suppress(FileNotFoundError):
+          os.remove(path)
     except OSError as error:
       raise self._failure(error) from error
 

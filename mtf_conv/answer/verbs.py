@@ -5,6 +5,7 @@ of them into a line of output. Module loop does the rest.
 """
 
 import functools
+import importlib.util
 import io
 import math
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from mtf_conv.answer import decoding, records
 from mtf_conv.base import errors
+
+_GROUP = 10_000  # Rows of a row group of Parquet.
 
 
 class _Verb:
@@ -60,6 +63,10 @@ class _Verb:
   def header(self, unused_records):
     """Returns what a file of so many answers begins with, bytes."""
     return b''
+
+  def converted(self, path):
+    """Returns the file that is to have the output's name."""
+    return path
 
   def _note(self, what):
     self._notes[what] = self._notes.get(what, 0) + 1
@@ -264,9 +271,29 @@ class Score(_Verb):
 
 
 class Embed(_Verb):
-  """The mean state of the encoder, as a file of NumPy."""
+  """The mean state of the encoder, as a file of NumPy or of Parquet."""
 
   build = staticmethod(decoding.mean_state)
+
+  def __init__(self, trained, engine, form, fields, truncate=False):
+    """Keeps what rows are made with.
+
+    Args:
+      trained: see _Verb.
+      engine: see _Verb.
+      form: 'npy' or 'parquet'.
+      fields: see _Verb.
+      truncate: see _Verb.
+
+    Raises:
+      errors.UserError: what writes Parquet is not installed.
+    """
+    super().__init__(trained, engine, fields, truncate)
+    self._form = form
+    if form == 'parquet' and not importlib.util.find_spec('pyarrow'):
+      raise errors.UserError(
+          'Parquet is written by pyarrow, which is not installed: pip install '
+          'pyarrow, or give a name that ends in .npy')
 
   def header(self, records):
     """Returns what a .npy file of so many vectors begins with, bytes."""
@@ -275,6 +302,23 @@ class Embed(_Verb):
         'descr': '<f4', 'fortran_order': False,
         'shape': (records, self._engine.d_model)})
     return content.getvalue()
+
+  def converted(self, path):
+    """Returns a .npy file as the file that was asked for."""
+    if self._form == 'npy':
+      return path
+    import pyarrow
+    from pyarrow import parquet
+    vectors = np.load(path, mmap_mode='r')
+    kind = pyarrow.list_(pyarrow.float32(), self._engine.d_model)
+    schema = pyarrow.schema([pyarrow.field('state', kind)])
+    with parquet.ParquetWriter(f'{path}.parquet', schema) as writer:
+      for start in range(0, len(vectors), _GROUP):
+        values = pyarrow.array(np.ravel(vectors[start:start + _GROUP]))
+        writer.write_table(pyarrow.table(
+            [pyarrow.FixedSizeListArray.from_arrays(values, type=kind)],
+            schema=schema))
+    return f'{path}.parquet'
 
   def rows(self, record):
     """Returns the rows of a record: one, which a blank line has too."""

@@ -22,7 +22,7 @@ def add(parser, has_formats=True):
   parser.add_argument(
       '--output', required=True, metavar='FILE', help='a line for each of the '
       'input, in its order' + ('; - for standard output'
-                               if has_formats else ' (.npy)'))
+                               if has_formats else ' (.npy, .parquet)'))
   parser.add_argument(
       '--input_format', choices=_FORMATS, help='when the name of the file '
       'does not say it')
@@ -87,7 +87,8 @@ def run(args, fields, make, pairs=None):
   settings = {'checkpoint': os.path.abspath(found.checkpoint), **{
       name: value for name, value in sorted(vars(args).items())
       if name not in _FREE}}
-  to = output.Output(args.output, settings, args.overwrite, verb.header)
+  to = output.Output(args.output, settings, args.overwrite, verb.header,
+                     verb.converted)
   # All lines are looked at before the first is answered.
   total = None if args.input == lines.STANDARD else sum(1 for _ in read())
   if to.done:
