@@ -46,6 +46,9 @@ setuptools.setup(
         'packaging',
         'pandas',
         'portalocker',
+        # Later ones need NumPy 2.
+        "pyarrow<22; python_version < '3.12'",
+        "pyarrow; python_version >= '3.12'",
         'rich',
         'scikit-learn',
         # Later ones need protobuf 5, which TensorFlow 2.15 does not take.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_vocabulary
 import trained_folder
+from pyarrow import parquet
 
 from mtf_conv import cli
 from mtf_conv.answer import output, verbs
@@ -210,7 +211,6 @@ def test_an_output_that_exists_is_kept(call, tmp_path):
 
 
 def test_parquet_has_the_vectors_of_npy(stopped, call, tmp_path, monkeypatch):
-  parquet = pytest.importorskip('pyarrow.parquet')
   args = ['embed', '--input=in.txt', '--output=out.parquet']
   stopped('embed', '--output=out.parquet')
   monkeypatch.setattr(verbs, '_GROUP', 16)

@@ -5,7 +5,6 @@ of them into a line of output. Module loop does the rest.
 """
 
 import functools
-import importlib.util
 import io
 import math
 
@@ -284,16 +283,9 @@ class Embed(_Verb):
       form: 'npy' or 'parquet'.
       fields: see _Verb.
       truncate: see _Verb.
-
-    Raises:
-      errors.UserError: what writes Parquet is not installed.
     """
     super().__init__(trained, engine, fields, truncate)
     self._form = form
-    if form == 'parquet' and not importlib.util.find_spec('pyarrow'):
-      raise errors.UserError(
-          'Parquet is written by pyarrow, which is not installed: pip install '
-          'pyarrow, or give a name that ends in .npy')
 
   def header(self, records):
     """Returns what a .npy file of so many vectors begins with, bytes."""
