@@ -250,7 +250,8 @@ class _Grid:
   def pretrain(self, model, seed):
     """Returns the Run of the pre-training that a seed goes on from."""
     stage = self._scale['pretrain']
-    seed = stage.get('seed', seed)
+    if stage.get('seed') is not None:
+      seed = stage['seed']
     folder = self._folder(model, f'seed{seed}', 'pretrain')
     return self._train('pretrain', stage, folder, seed, model=model)
 
