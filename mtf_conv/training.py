@@ -37,7 +37,7 @@ def virtual_devices(mesh_shape=gin.REQUIRED):
 @gin.configurable
 def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
                 cpu_devices=None, held_out=None, partial_checkpoint=False,
-                **kwargs):
+                hours=None, **kwargs):
   """T5's train_model with progress and a record, refusing other models.
 
   Off the TPU it trains resource variables that are read once a step. T5's
@@ -58,6 +58,8 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
       function of model_dir, vocabulary and sequence_length.
     partial_checkpoint: whether weights that a checkpoint to be fine-tuned does
       not have may begin at random.
+    hours: that the training may take. The number of steps follows from it
+      before it begins (model_dir.budget), so that a schedule ends with it.
     **kwargs: of T5's train_model.
 
   Returns:
@@ -67,6 +69,7 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
     errors.UserError: the folder holds another model, or checkpoints of which
       none is whole.
   """
+  del hours  # The steps among args are those.
   checkpoints.go_back(estimator.model_dir)
   if seed is not None:
     estimator._config = estimator.config.replace(tf_random_seed=seed)

@@ -121,6 +121,14 @@ def test_a_training_that_goes_on_measures_what_is_new(trained, text):
   in_folder.write(folder, before)
 
 
+def test_the_rate_of_steps_is_measured(text, tmp_path):
+  done = _pretrain(tmp_path / 'new', text, 'TRAIN_HOURS = 1e-7')
+  assert done.returncode == 1
+  assert re.search(r'hours \(=1e-07\) is too little: at [\d.]+ steps a second '
+                   'it is 0 steps', done.stdout)
+  assert not list((tmp_path / 'new').glob('*ckpt*'))
+
+
 def test_pretrained_of_another_model_is_refused(trained, text, tmp_path):
   folder, _ = trained
   done = _pretrain(tmp_path, text, f"utils.run.init_checkpoint = '{folder}'",

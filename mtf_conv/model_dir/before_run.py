@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from mtf_conv import vocabulary as vocabularies
 from mtf_conv.base import autograph, errors, gin_values, terminal
-from mtf_conv.model_dir import checkpoints, held_out, record
+from mtf_conv.model_dir import budget, checkpoints, held_out, record
 from mtf_conv.tasks import metrics
 
 _FIRST = 1000  # Examples whose lengths are looked at.
@@ -31,6 +31,10 @@ def check_on_finalize(model_dir, only=False):
     if only:
       terminal.say(f'{model_dir}: nothing wrong was found.')
       sys.exit(0)
+    hours = gin_values.bound('mtf_conv.training.train_model.hours')
+    if hours and _mode() == 'train':
+      bindings = {**(bindings or {}),
+                  'utils.run.train_steps': budget.steps(model_dir, hours)}
     return bindings
 
   gin.config.register_finalize_hook(hook)
@@ -61,7 +65,7 @@ def check(model_dir):
   for folder in (model_dir, _folder(pretrained)):
     if vocabulary and folder:
       record.check_vocabulary(folder, vocabulary)
-  mode = gin_values.bound('utils.run.mode') or 'train'  # T5's default.
+  mode = _mode()
   if mode == 'train':
     bindings = None
     if pretrained:
@@ -89,6 +93,10 @@ def check(model_dir):
         'does not end; -1 reads the last one')
   return steps and {'utils.run.eval_checkpoint_step':
                     checkpoints.steps_to_read(model_dir, steps)}
+
+
+def _mode():
+  return gin_values.bound('utils.run.mode') or 'train'  # T5's default.
 
 
 def _require_writable(model_dir, remedy=''):

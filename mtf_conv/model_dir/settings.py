@@ -148,6 +148,12 @@ def _rate(value):
     return 'must be a number that is not below 0, such as 0.001'
 
 
+def _hours(value):
+  if isinstance(value, bool) or not isinstance(
+      value, numbers.Real) or not 0 < value < float('inf'):
+    return 'must be a number above 0, such as 2.5'
+
+
 def _share(value):
   if isinstance(value, bool) or not isinstance(
       value, numbers.Real) or not 0 <= value < 1:
@@ -216,6 +222,7 @@ _CHECKS = {
        for name, size in _DEFAULT_SIZE.items()},
     'dropout_rate/gin.macro.value': _share,
     'MIXTURE_NAME/gin.macro.value': _name_of_task,
+    'mtf_conv.training.train_model.hours': _hours,
 }
 
 
