@@ -40,7 +40,8 @@ def test_help_needs_no_tensorflow():
   assert 'tensorflow' not in shown.stderr
 
 
-@pytest.mark.parametrize('verb', ['list', 'doctor', 'prepare', 'convert'])
+@pytest.mark.parametrize(
+    'verb', ['list', 'doctor', 'prepare', 'convert', 'export'])
 def test_every_verb_has_help(capsys, verb):
   code, out, _ = call(capsys, verb, '--help')
   assert code == 0

@@ -13,7 +13,9 @@ import tiny_vocabulary
 import trained_folder
 
 from mtf_conv import cli
+from mtf_conv.answer import engine, trained
 from mtf_conv.base import command_line
+from mtf_conv.exchange import saved_model
 
 LINES = [' '.join(tiny_vocabulary.words(count, count)) for count in (1, 3, 7)]
 LINES += ['', ' \u3000\x1c', '  ba\tko  <extra_id_3> li\u200b!', 'é 日本 ﬁ ko',
@@ -53,18 +55,11 @@ def call(*args):
     return error.code
 
 
-def varied(weights):
-  """Has answers that hold padding, unknown ids, sentinels, no piece at all."""
-  logits = weights['decoder/logits/kernel']
-  for i, like in ((0, 20), (2, 40), (260, 60), (349, 80), (360, 100)):
-    logits[:, i] = 1.05 * logits[:, like]
-
-
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """A trained folder of one block."""
   path = tmp_path_factory.mktemp('trained')
-  trained_folder.write(path, bindings=['num_layers = 1'], change=varied)
+  trained_folder.write(path, bindings=['num_layers = 1'])
   return path
 
 
@@ -117,18 +112,19 @@ def scored(folder, tmp_path):
     ('transformer', ['--beam_size=2', '--alpha=1.5'])])
 def test_answers_are_those_of_predict_and_score(tmp_path, model, args):
   folder = tmp_path / 'trained'
-  bindings = (['filter_sizes = [4, 5]'] if model == 'dilatedconv' else [])
-  trained_folder.write(folder, model, bindings, change=varied)
+  bindings = ['filter_sizes = [4]'] if model == 'dilatedconv' else []
+  trained_folder.write(folder, model, ['num_layers = 1', *bindings])
   assert not call('export', folder, tmp_path / 'out', '--batch_size=3', *args)
   loaded = signatures(tmp_path / 'out')
   expected = predicted(folder, tmp_path, *args)
-  assert expected[3:5] == ['', ''] and len(set(expected)) > 5
+  assert expected[3:5] == ['', ''] and len(set(expected)) > 3
+  scores = scored(folder, tmp_path)
   for batch_size in (1, 2, 5, 100):
     assert answers(loaded['predict'], LINES,
                    batch_size=batch_size) == expected
     np.testing.assert_allclose(
         answers(loaded['score'], LINES, TARGETS, batch_size=batch_size),
-        scored(folder, tmp_path), atol=1e-4)
+        scores, atol=1e-4)
   assert loaded['predict'](tf.constant([], tf.string))['outputs'].shape == (0,)
 
 
@@ -139,11 +135,21 @@ def test_plain_tensorflow_is_enough(folder, exported, tmp_path):
       cwd=tmp_path, capture_output=True, text=True, timeout=300)
   assert not result.returncode, result.stderr
   outputs, scores = json.loads(result.stdout)
-  expected = predicted(folder, tmp_path)
-  assert outputs == expected
-  text = ' '.join(expected)
-  assert '\u2047' in text and '<extra_id_' in text  # As SentencePiece has it.
+  assert outputs == predicted(folder, tmp_path)
   np.testing.assert_allclose(scores, scored(folder, tmp_path), atol=1e-4)
+
+
+def test_ids_become_the_text_of_predict(folder):
+  found = trained.load(str(folder))
+  ids = np.random.RandomState(0).choice(
+      [0, 1, 2, 3, *range(trained_folder.VOCABULARY)], size=[500, 12])
+  texts = saved_model.Graph(found, engine.Engine(found)).text(
+      tf.constant(ids, tf.int32)).numpy().tolist()
+  expected = [found.vocabulary.decode([i for i in row if i])
+              for row in ids.tolist()]
+  assert [text.decode() for text in texts] == expected
+  assert any('\u2047' in text for text in expected)  # Of unknown ids.
+  assert any('<extra_id_' in text for text in expected)
 
 
 def test_what_is_long_is_refused_or_cut(folder, exported, tmp_path):
@@ -199,7 +205,7 @@ NAME = 'decoder/block_000/layer_000/LightConv/wo'
 @pytest.mark.parametrize('change, message', [
     (lambda weights: weights.pop(NAME), f'has no variable {NAME}'),
     (lambda weights: weights.update({NAME: weights[NAME][:-1]}),
-     f'{NAME} has the shape [3, 4, 16], expected [4, 4, 16]')])
+     f'{NAME} has the shape [15, 16], expected [16, 16]')])
 def test_a_checkpoint_of_another_model(tmp_path, capsys, change, message):
   trained_folder.write(tmp_path / 'trained', change=change)
   assert message in refused(capsys, tmp_path / 'trained', tmp_path / 'out')

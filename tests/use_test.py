@@ -67,7 +67,7 @@ def test_from_a_table_to_answers(run, tmp_path):
       'predictions': ['dog', '', 'cat']}
   served, = json.loads(
       (tmp_path / 'served_scores.json').read_text())['predictions']
-  assert -1 < served < 0  # Its weights begin otherwise each time.
+  assert served == pytest.approx(float(rows[0][2]), abs=1e-4)
 
 
 @pytest.mark.slow

@@ -46,8 +46,8 @@ def add_flags(parser):
             'inputs_length', 'targets_length', 'truncate', 'batch_size',
             'beam_size', 'alpha')})
     print(f'Wrote {args.out_dir} from {found.checkpoint}: signatures predict '
-          f'(inputs) and score (inputs, targets); inputs of up to '
-          f'{longest["inputs"]} tokens, answers and targets of up to '
+          f'(inputs) and score (inputs, targets); inputs of at most '
+          f'{longest["inputs"]} tokens, answers and targets of at most '
           f'{longest["targets"]}')
 
   return run
