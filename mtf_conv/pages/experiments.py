@@ -22,7 +22,8 @@ pre-trained models also needs the pre-training of that model, which is made
 once.
 
 Status: what needs a TPU has not been run. The same grid at two smaller scales
-has: [demo](results/demo) (embedded text) and [mini](results/mini) (real data).
+has: [demo](results/demo) (embedded text) and [evening](results/evening) (real
+data).
 """
 _NOT_RUN = 'not run: needs a TPU'
 _RUN = 'mtf_conv replicate run --root=RUNS'
