@@ -332,8 +332,8 @@ HEADS = ['testing_test.Gin.num_heads = %num_heads',
      "Unknown gin configurable 'testing_test.Gim' (MODEL:4); did you mean "
      "'testing_test.Gin'?"),
     (['import no_such_module'],
-     "Unknown module 'no_such_module' (MODEL:4): its folder must be in "
-     'PYTHONPATH'),
+     "Unknown module 'no_such_module' (MODEL:4): it must be installed, or its "
+     'folder in PYTHONPATH'),
     ([], 'No gin file binds the macro mixer: expected a line mixer = ...')])
 def test_wrong_gin_is_told_in_one_line(lines, message, tmp_path):
   path = tmp_path / 'my.gin'
