@@ -333,8 +333,20 @@ class _Last(importlib.abc.MetaPathFinder):
     return fill and importlib.machinery.ModuleSpec(fullname, _Loader(fill))
 
 
+def _draw_without_a_notebook():
+  """Has matplotlib be imported where the backend of a notebook is not.
+
+  A notebook names its own backend to all that it starts. Where that is not
+  installed matplotlib cannot be imported, nor can Keras 3, which imports it.
+  """
+  scheme, _, name = os.environ.get('MPLBACKEND', '').partition('://')
+  if scheme == 'module' and not importlib.util.find_spec(name.split('.')[0]):
+    os.environ['MPLBACKEND'] = 'Agg'
+
+
 def install():
   """Installs the finders; safe to call again."""
+  _draw_without_a_notebook()
   if not any(isinstance(finder, _First) for finder in sys.meta_path):
     sys.meta_path.insert(0, _First())
     sys.meta_path.append(_Last())

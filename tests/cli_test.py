@@ -122,12 +122,12 @@ def test_doctor_finds_what_is_broken(capsys, monkeypatch, tmp_path):
   altered.write_bytes(b'no model')
   monkeypatch.setenv('MTF_CONV_VOCAB', str(altered))
   monkeypatch.setattr(doctor, '_version', {
-      'numpy': '2.1.0', 'tfds-nightly': '4.9', 'tensorflow-datasets': '4.9.10',
-      'seqio-nightly': '0.0.18'}.get)
+      'setuptools': '99.1', 'tfds-nightly': '4.9',
+      'tensorflow-datasets': '4.9.10', 'seqio-nightly': '0.0.18'}.get)
   code, out, _ = call(capsys, 'doctor')
   assert code == 1
   for line in (
-      'BROKEN   numpy 2.1.0 (supported: <2)\n         -> pip install',
+      'BROKEN   setuptools 99.1 (supported: <81)\n         -> pip install',
       'BROKEN   gin-config is not installed',
       'DOUBTFUL tensorflow-datasets and tfds-nightly are both installed and '
       'hold the same files\n         -> pip uninstall -y tensorflow-datasets '

@@ -54,6 +54,8 @@ def _run(cells, folder):
   display = folder / 'IPython' / 'display.py'
   display.parent.mkdir(exist_ok=True)
   display.write_text(IMAGE)
+  # matplotlib asks for it where it finds the package.
+  (display.parent / '__init__.py').write_text('get_ipython = lambda: None\n')
   return subprocess.run(
       [sys.executable, '-c', '\n'.join(cells)], cwd=folder, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={

@@ -87,7 +87,7 @@ def _base64(path):
 def _plot(grid_runs, cells, out_dir):
   """Draws the curves of each task; returns (task, path)s."""
   best = {(cell.init, cell.model, cell.task): cell.model_dir
-          for cell in cells.itertuples() if cell.model_dir}
+          for cell in cells.itertuples() if isinstance(cell.model_dir, str)}
   pretrain = {run.model: run.model_dir for run in grid_runs
               if run.stage == 'pretrain'}
 
