@@ -54,15 +54,14 @@ def _run(cells, folder):
   display = folder / 'IPython' / 'display.py'
   display.parent.mkdir(exist_ok=True)
   display.write_text(IMAGE)
-  # matplotlib asks for it where it finds the package.
-  (display.parent / '__init__.py').write_text('get_ipython = lambda: None\n')
   return subprocess.run(
       [sys.executable, '-c', '\n'.join(cells)], cwd=folder, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={
           **os.environ, **forked.environment(),
           # A kernel's, which no environment but its own has.
           'MPLBACKEND': 'module://matplotlib_inline.backend_inline',
-          'PYTHONPATH': os.pathsep.join([str(folder), str(ROOT)])})
+          # IPython is found by the cells alone, in the folder they run in.
+          'PYTHONPATH': str(ROOT)})
 
 
 def _answers(printed, init):
