@@ -133,7 +133,9 @@ def test_speed_beside_what_is_trained(
   assert f'{model}; tokens per second of a core' in machine
   name, prepared, cached, trained, ratio = line.replace(',', '').split()
   assert name == 'cogs' and int(cached) > 0 and int(trained) > 0
-  assert float(ratio) == pytest.approx(int(prepared) / int(trained), rel=0.01)
+  # It is printed with one decimal.
+  assert float(ratio) == pytest.approx(
+      int(prepared) / int(trained), rel=0.01, abs=0.051)
 
 
 def test_tokens_that_are_read_are_without_padding(tmp_path, monkeypatch):

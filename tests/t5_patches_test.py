@@ -109,8 +109,8 @@ def test_the_model_api_writes_text(model, tmp_path):
     pytest.param(name, marks=pytest.mark.slow)
     for name in ('transformer', 'dynamicconv', 'dilatedconv'))])
 def test_the_model_api_trains_with_progress_and_guards(model, tmp_path, capfd):
-  models.parse([f'models/{model}.tiny.gin', 'hardware/cpu.gin'],
-               ['num_layers = 1'])
+  models.parse([f'models/{model}.tiny.gin', 'hardware/cpu.gin'], [
+      'num_layers = 1', *['filter_sizes = [7]'] * (model == 'dilatedconv')])
 
   def make(folder):
     return mtf_model.MtfModel(

@@ -8,6 +8,8 @@ import mtf_harness as harness
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from mtf_conv import training
+
 # Bindings that come after a model file.
 STOCK = (
     'transformer.get_vocab_embedding_cls.cls = @transformer.VocabEmbedding',
@@ -52,16 +54,16 @@ def train(path, bindings=(), steps=20, mesh_shape='', batch=4, length=12,
       feeds[placeholder] = array
       ids.append(mtf.import_tf_tensor(m.mesh, placeholder, mtf.Shape([
           mtf.Dimension('batch', batch), mtf.Dimension('length', length)])))
-    with tf.variable_scope('', use_resource=True):
-      _, loss = m.bitransformer.call_simple(
-          *ids, compute_loss=True, mode='train',
-          variable_dtype=m.variable_dtype)
-      variables = m.graph.trainable_variables
-      gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
-      updates = mtf.optimize.AdafactorOptimizer(
-          learning_rate=1e-2).apply_grads(gradients, variables)
-      operations = {type(op).__name__ for op in m.graph.operations}
-      lowering = harness.lower(m.graph, m.mesh, mesh_shape)
+    # Else a late read may find what the step has written.
+    training.read_once(tf.get_variable_scope())
+    _, loss = m.bitransformer.call_simple(
+        *ids, compute_loss=True, mode='train', variable_dtype=m.variable_dtype)
+    variables = m.graph.trainable_variables
+    gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
+    updates = mtf.optimize.AdafactorOptimizer(
+        learning_rate=1e-2).apply_grads(gradients, variables)
+    operations = {type(op).__name__ for op in m.graph.operations}
+    lowering = harness.lower(m.graph, m.mesh, mesh_shape)
     loss = tf.cast(lowering.export_to_tf_tensor(loss), tf.float32)
     with tf.control_dependencies([loss]):
       updates = [lowering.lowered_operation(op) for op in updates]
