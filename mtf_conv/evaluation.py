@@ -90,4 +90,5 @@ def _lengths(dataset):
       # Of SQuAD's answers the first is the target, but any one is right.
       others = [len(feature.vocabulary.encode(answer.decode())) + 1
                 for answer in example.get('answers', ())]
-      yield len(example['inputs']), max(len(example['targets']), *others, 0)
+      # A language model's examples have targets alone.
+      yield len(example.get('inputs', ())), max(len(example['targets']), *others, 0)

@@ -77,6 +77,13 @@ def test_a_score_is_compared(here, says, code, packed, monkeypatch, capsys):
   assert says in line and f'80.00 when packed, {here:.2f} here' in line
 
 
+def test_a_metric_that_is_gone_is_named(packed, monkeypatch, capsys):
+  monkeypatch.setattr(verify, '_evaluate', lambda *unused: 0)
+  monkeypatch.setattr(command, 'evaluation', lambda *unused: [])
+  assert cli.main(['mtf_conv', 'verify', str(packed)]) == 1
+  assert 'the task has no such metric here' in capsys.readouterr().out
+
+
 def test_an_evaluation_that_fails_is_no_score(packed, monkeypatch):
   monkeypatch.setattr(verify, '_evaluate', lambda *unused: 3)
   assert cli.main(['mtf_conv', 'verify', str(packed)]) == 3

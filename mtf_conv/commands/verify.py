@@ -49,8 +49,13 @@ def _compare(args, task, step, wanted):
     found = {score['metric']: score for score in pack.evaluation(folder, step)}
   code = 0
   for score in wanted:
-    metric, rows = score['metric'], found[score['metric']]['rows']
-    here = found[metric]['score']
+    metric = score['metric']
+    if metric not in found:
+      print(f'{task}, {metric}: {score["score"]:.2f} when packed, and the task '
+            'has no such metric here')
+      code = 1
+      continue
+    rows, here = found[metric]['rows'], found[metric]['score']
     differs = abs(here - score['score'])
     says = ('the same' if differs < 0.005 else
             f'differs by {differs:.2f} ({rows} rows)')

@@ -146,8 +146,9 @@ def _tell_of_cuts(task, lengths):
         _FIRST))
   if not examples:
     raise errors.UserError(f"{task.name} has no example in its split 'train'")
-  for feature, limit in lengths.items():
+  for feature in sorted(task.output_features.keys() & lengths.keys()):
     found = [len(example[feature]) for example in examples]
+    limit = lengths[feature]
     longer = sum(length > limit for length in found)
     if longer:
       terminal.say(

@@ -11,6 +11,7 @@ import os
 import tempfile
 
 import gin
+import tensorflow.compat.v1 as tf
 from absl import flags
 from mesh_tensorflow.transformer import utils
 
@@ -40,7 +41,7 @@ def steps(model_dir, hours):
       few for as many steps as were measured; or these could not be trained.
   """
   path = os.path.join(model_dir, 'budget.json')
-  try:
+  if tf.io.gfile.exists(path):
     with files.opened(path, 'r') as f:
       known = json.load(f)
     if known['hours'] != hours:
@@ -49,8 +50,6 @@ def steps(model_dir, hours):
           f'its schedule follows, and now it is {hours}: give the same, or '
           'another --model_dir')
     return known['steps']
-  except FileNotFoundError:
-    pass
   rate = _steps_per_second()
   count = int(rate * hours * 3600)
   if count < _MEASURED:
@@ -58,7 +57,7 @@ def steps(model_dir, hours):
         f'mtf_conv.training.train_model.hours (={hours}) is too little: at '
         f'{rate:.3g} steps a second it is {count} steps')
   terminal.say(f'{rate:.3g} steps a second: {count:,} steps in {hours} hours.')
-  os.makedirs(model_dir, exist_ok=True)
+  tf.io.gfile.makedirs(model_dir)
   files.write_whole(path, json.dumps(
       {'hours': hours, 'steps': count, 'steps_per_second': rate}))
   return count
