@@ -91,4 +91,5 @@ def _lengths(dataset):
       others = [len(feature.vocabulary.encode(answer.decode())) + 1
                 for answer in example.get('answers', ())]
       # A language model's examples have targets alone.
-      yield len(example.get('inputs', ())), max(len(example['targets']), *others, 0)
+      answer = max(len(example['targets']), *others, 0)
+      yield len(example.get('inputs', ())), answer

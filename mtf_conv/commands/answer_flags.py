@@ -7,14 +7,28 @@ from mtf_conv.base import errors, lines, modules, terminal
 _FORMATS = ('text', 'tsv', 'jsonl')
 
 
+def add_checkpoint(parser):
+  """Adds the flag of whose weights are taken."""
+  parser.add_argument(
+      '--checkpoint', type=int, metavar='STEP', help='of the weights; the last '
+      'one when it is not given')
+
+
+def add_beams(parser):
+  """Adds the flags of a beam search."""
+  parser.add_argument('--beam_size', type=int, default=1, metavar='N',
+                      help='more than 1 for a search')
+  parser.add_argument(
+      '--alpha', type=float, default=0.6, metavar='X', help='of the length '
+      'penalty (default: %(default)s)')
+
+
 def add(parser, has_formats=True):
   """Adds the flags to a parser."""
   parser.add_argument(
       '--model_dir', required=True, metavar='DIR', help='the folder that '
       't5_mesh_conv trained in: it has the model, its vocabulary and lengths')
-  parser.add_argument(
-      '--checkpoint', type=int, metavar='STEP', help='of the weights; the last '
-      'one when it is not given')
+  add_checkpoint(parser)
   parser.add_argument(
       '--input', required=True, metavar='FILE', help='one example a line: '
       'text, .tsv or .jsonl (and .gz); - for standard input. The model reads a '

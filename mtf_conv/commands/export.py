@@ -1,6 +1,7 @@
 """mtf_conv export: a trained model as a SavedModel, to serve it."""
 
 from mtf_conv.base import modules
+from mtf_conv.commands import answer_flags
 
 
 def add_flags(parser):
@@ -8,9 +9,7 @@ def add_flags(parser):
   parser.add_argument(
       'model_dir', help='the folder that t5_mesh_conv trained in')
   parser.add_argument('out_dir', help='a new folder, for the SavedModel')
-  parser.add_argument(
-      '--checkpoint', type=int, metavar='STEP', help='of the weights; the last '
-      'one when it is not given')
+  answer_flags.add_checkpoint(parser)
   for name, what in (('inputs', 'inputs'), ('targets', 'answers and targets')):
     parser.add_argument(
         f'--{name}_length', type=int, metavar='N', help=f'how many tokens '
@@ -21,11 +20,7 @@ def add_flags(parser):
   parser.add_argument(
       '--batch_size', type=int, default=8, metavar='N', help='rows that are '
       'computed at once, whatever a request has (default: %(default)s)')
-  parser.add_argument('--beam_size', type=int, default=1, metavar='N',
-                      help='more than 1 for a beam search')
-  parser.add_argument(
-      '--alpha', type=float, default=0.6, metavar='X', help='of the length '
-      'penalty of a beam search (default: %(default)s)')
+  answer_flags.add_beams(parser.add_argument_group('beam search'))
   parser.add_argument('--overwrite', action='store_true',
                       help='replace a SavedModel that is there')
   modules.add_flag(parser)

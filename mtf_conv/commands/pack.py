@@ -1,6 +1,7 @@
 """mtf_conv pack: a trained model as a folder for others."""
 
 from mtf_conv.base import modules
+from mtf_conv.commands import answer_flags
 
 
 def add_flags(parser):
@@ -8,9 +9,7 @@ def add_flags(parser):
   parser.add_argument(
       'model_dir', help='the folder that t5_mesh_conv trained in')
   parser.add_argument('out_dir', help='a new folder')
-  parser.add_argument(
-      '--checkpoint', type=int, metavar='STEP', help='of the weights; the last '
-      'one when it is not given')
+  answer_flags.add_checkpoint(parser)
   modules.add_flag(parser)
 
   def run(args):

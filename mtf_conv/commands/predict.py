@@ -28,12 +28,7 @@ def add_flags(parser):
   drawn.add_argument(
       '--seed', type=int, default=0, metavar='N', help='the same seed gives '
       'the same answer to a line, in any batch (default: %(default)s)')
-  beams = parser.add_argument_group('beam search')
-  beams.add_argument('--beam_size', type=int, default=1, metavar='N',
-                     help='more than 1 for a search')
-  beams.add_argument(
-      '--alpha', type=float, default=0.6, metavar='X', help='of the length '
-      'penalty (default: %(default)s)')
+  answer_flags.add_beams(parser.add_argument_group('beam search'))
 
   def run(args):
     _check(args)
