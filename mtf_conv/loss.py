@@ -18,7 +18,7 @@ import mesh_tensorflow as mtf
 import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
 
-from mtf_conv import conv_lowerings
+from mtf_conv import chunked_loss, conv_lowerings
 
 
 @gin.configurable(module='mtf_conv.loss')
@@ -42,16 +42,22 @@ def cross_entropy(model, context, logits, targets, vocab_dim, one_hot=None):
     stock = copy.copy(model)
     stock._loss_fn = None
     return stock._compute_loss(context, logits, targets, vocab_dim)
-  losses = softmax_cross_entropy(
-      logits, mtf.maximum(targets, 0), vocab_dim, model.label_smoothing,
-      model.z_loss if context.train else 0.0)
-  weights = mtf.cast(mtf.greater(targets, 0), losses.dtype)
+  weights = mtf.to_float(mtf.greater(targets, 0))
   if model.loss_on_targets_only:
-    weights *= mtf.cast(mtf.logical_not(
-        transformer.delimited_lm_inputs_mask(targets)), losses.dtype)
-  return mtf.cast(
-      mtf.reduce_sum(losses * weights) / model.loss_denominator(
-          targets, context.num_microbatches), context.activation_dtype)
+    weights *= mtf.to_float(mtf.logical_not(
+        transformer.delimited_lm_inputs_mask(targets)))
+  weights /= model.loss_denominator(targets, context.num_microbatches)
+  targets = mtf.maximum(targets, 0)
+  options = (vocab_dim, model.label_smoothing,
+             model.z_loss if context.train else 0.0)
+  product = chunked_loss.projection(logits, vocab_dim)
+  if product:
+    loss = chunked_loss.ChunkedCrossEntropy(
+        *product, targets, weights, *options, context.train).outputs[0]
+  else:
+    loss = mtf.reduce_sum(
+        weights * softmax_cross_entropy(logits, targets, *options))
+  return mtf.cast(loss, context.activation_dtype)
 
 
 def softmax_cross_entropy(logits, targets, vocab_dim, label_smoothing=0.0,

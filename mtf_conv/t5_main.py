@@ -40,7 +40,8 @@ def console_entry_point(argv=None):
     from mtf_conv.base import explain
     if verbose:
       sys.exit(1)
-    terminal.say(explain.one_line(error) or traceback.format_exc())
+    terminal.say(explain.one_line(error) or explain.unexpected(
+        error, re.findall(r'^-?-gin_param=(.*)', '\n'.join(argv), re.M)))
     terminal.say(f'Everything that was printed: {_log_path(argv)}')
     sys.exit(1)
 

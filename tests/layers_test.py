@@ -434,7 +434,7 @@ def test_paper_norm_comes_after_the_layer():
     harness.check_three_ways(m, _token_ids(LENGTH), [0, 0, 0])
     sublayers = m.encoder.layer_stack._sublayers_per_layer
   assert [s.__name__ for s in sublayers] == [
-      'sublayer_call_layer', 'sublayer_rms_norm', 'sublayer_dropout',
+      'sublayer_call_layer', 'rms_norm', 'sublayer_dropout',
       'sublayer_residual']
 
 

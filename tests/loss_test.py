@@ -238,5 +238,5 @@ def test_xla_keeps_t5_s():
 def test_training_agrees_with_t5(model, bindings, mesh_shape):
   operations = stock_t5.check_agrees(
       f'models/{model}.tiny.gin', bindings, mesh_shape=mesh_shape)
-  assert {'LookupOperation', 'LookupGradOperation', 'CrossEntropyOperation',
-          'CrossEntropyGradOperation'} <= operations
+  assert {'LookupOperation', 'LookupGradOperation',
+          'ChunkedCrossEntropy'} <= operations

@@ -84,6 +84,18 @@ def test_what_is_missing_is_named(left_out, said, tmp_path):
      'Bitransformer.decode.temperature = 0.5',
      'Bitransformer.decode.temperature (=0.5) must be 0 with a beam_size of 2: '
      'T5 searches with beams or samples'),
+    (TRAIN, 'd_model = None',
+     'd_model (=None) must be a whole number above 0, such as 1024'),
+    (TRAIN, 'PRETRAINED = 1e9', 'PRETRAINED (=1000000000.0) must be a '
+     'checkpoint or the folder of one in quotes, or None'),
+    (TRAIN, 'utils.run.mesh_shape = None', 'utils.run.mesh_shape (=None) must '
+     "be such as 'batch:4;model:2', or '' for one device"),
+    (TRAIN, "DATA_SEED = ('a', 'b')", "DATA_SEED (=('a', 'b')) must be a whole "
+     'number that is not below 0, such as 0, or None'),
+    (EVALUATE, "DECODE_LENGTH = {'inputs': 1}", "DECODE_LENGTH (={'inputs': 1})"
+     ' must be a whole number above 0, such as 128'),
+    (EVALUATE, 'utils.run.dataset_split = True', 'utils.run.dataset_split '
+     "(=True) must be the name of a split in quotes, such as 'validation'"),
 ])
 def test_a_wrong_value_is_one_line(base, binding, said, tmp_path):
   code, lines = _check(tmp_path, *base, f'--gin_param={binding}')

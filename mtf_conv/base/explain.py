@@ -75,6 +75,28 @@ def one_line(error):
   return _not_gin(error) or _not_read(error)
 
 
+def unexpected(error, given=()):
+  """Says what is known of an exception that `one_line` does not know.
+
+  Args:
+    error: the exception.
+    given: bindings of the command line, such as 'TRAIN_STEPS = 100'.
+
+  Returns:
+    One or two lines: what was raised, in which of gin's configurables, and
+    which bindings may be the cause: those whose value it names, else all.
+  """
+  message = str(error)
+  where = re.search(r"In call to configurable '(\w+)'", message)
+  said = message.strip().partition('\n')[0][:300]
+  line = (f'{type(error).__name__}: {said}'
+          + (f' (in {where.group(1)})' if where else ''))
+  named = [binding for binding in given
+           if binding.partition('=')[2].strip().strip('\'"') in said]
+  bindings = '; '.join(named or given)[:300]
+  return f'{line}\nIs a value wrong? {bindings}' if bindings else line
+
+
 def _not_read(error):
   """Explains that the input pipeline failed, or gave what is no text."""
   message = str(error)

@@ -120,7 +120,8 @@ def from_gin(source):
       max_positions=_max_positions(stacks.values(), source),
       tied=model.decoder.shared_embedding_and_softmax_weights,
       dropout_rate=_dropout_rate(source),
-      epsilon=gin_values.bound('transformer.sublayer_rms_norm.epsilon')
+      epsilon=(gin_values.bound('mtf_conv.norm.rms_norm.epsilon')
+               or gin_values.bound('transformer.sublayer_rms_norm.epsilon'))
       or 1e-6)
 
 

@@ -15,7 +15,9 @@ from mesh_tensorflow.transformer import transformer
 from t5.data import preprocessors
 
 import mtf_conv.embedding
-import mtf_conv.loss  # noqa: F401
+import mtf_conv.loss
+import mtf_conv.norm
+import mtf_conv.optimizer
 from mtf_conv.base import errors, gin_files
 
 # Of 4 + 4 layers, between tiny and small: what two cores can do. Bindings for
@@ -29,7 +31,9 @@ _SIZED = re.compile(r'models/(released/)?[^/.]+\.[^/.]+\.gin')
 # Bindings for what is counted: TPUs multiply with one-hot tensors where other
 # machines look up.
 AS_ON_TPU = ('mtf_conv.embedding.LookupEmbedding.one_hot = True',
-             'mtf_conv.loss.cross_entropy.one_hot = True')
+             'mtf_conv.loss.cross_entropy.one_hot = True',
+             'mtf_conv.norm.rms_norm.stock = True',
+             'mtf_conv.optimizer.Adafactor.stock = True')
 
 
 def resolve(name, sizes=('base',)) -> list[str]:
@@ -171,5 +175,5 @@ def training(builder, batch, inputs, targets, vocabulary=VOCABULARY,
 
 def optimize(builder, gradients) -> list:
   """Returns the mtf Operations of T5's optimizer, Adafactor."""
-  return mtf.optimize.AdafactorOptimizer(learning_rate=1e-3).apply_grads(
+  return mtf_conv.optimizer.Adafactor(learning_rate=1e-3).apply_grads(
       gradients, builder.graph.trainable_variables)

@@ -59,9 +59,10 @@ def problems(tpu=None, given=()):
   found = [*_required(), *_no_model(), *_no_run(), *_no_hardware(tpu)]
   for parameter, check in _CHECKS.items():
     value = _value(parameter)
-    line = None if value is None else check(value)
+    line = check(value) if _is_set(parameter, value) else None
     if line:
       found.append(f'{_name(parameter)} (={value!r}) {line}')
+  found = list(dict.fromkeys(found))  # A macro has one line, not one a use.
   found += [*_no_length(), *_mesh(), *_beam_and_temperature()]
   return found or [*_without_effect(given)]  # A file that is missing has some.
 
@@ -70,9 +71,25 @@ def _value(parameter):
   """Returns what gin binds; None where that is nothing or still open."""
   try:
     value = gin_values.bound(parameter)
-  except (ValueError, TypeError):  # A configurable that needs more.
+  except (ValueError, TypeError, RuntimeError):  # One that needs more.
     return None
   return None if value is gin.REQUIRED else value
+
+
+def _is_set(parameter, value):
+  """Whether there is a value to look at: a None is one where it was written.
+
+  It is not where it came from a configurable that has yet to run.
+  """
+  if value is not None:
+    return True
+  try:
+    written = gin.query_parameter(parameter)
+    if _name(parameter) != parameter:
+      written = gin.query_parameter(f'{_name(parameter)}/gin.macro.value')
+  except ValueError:
+    return False
+  return written is None
 
 
 def _name(parameter):
@@ -148,6 +165,30 @@ def _rate(value):
     return 'must be a number that is not below 0, such as 0.001'
 
 
+def _or_none(check):
+  return lambda value: None if value is None else check(value)
+
+
+def _whole(value):
+  if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    return 'must be a whole number that is not below 0, such as 0, or None'
+
+
+def _folder(value):
+  if not isinstance(value, str):
+    return "must be a checkpoint or the folder of one in quotes, or None"
+
+
+def _split(value):
+  if not isinstance(value, str) or not value:
+    return "must be the name of a split in quotes, such as 'validation'"
+
+
+def _shape_of_mesh(value):
+  if value is None:
+    return "must be such as 'batch:4;model:2', or '' for one device"
+
+
 def _hours(value):
   if isinstance(value, bool) or not isinstance(
       value, numbers.Real) or not 0 < value < float('inf'):
@@ -214,15 +255,24 @@ _CHECKS = {
     'utils.run.train_steps': _count(10000),
     'utils.run.save_checkpoints_steps': _count(1000),
     'utils.run.batch_size': _batch_size,
-    'utils.run.sequence_length': _sequence_length,
-    'utils.run.eval_checkpoint_step': _steps_to_read,
+    'utils.run.sequence_length': _or_none(_sequence_length),
+    'utils.run.eval_checkpoint_step': _or_none(_steps_to_read),
     'learning_rate_schedules.constant_learning_rate.learning_rate': _rate,
     'Bitransformer.decode.beam_size': _count(4),
+    'Bitransformer.decode.temperature': _rate,
+    'Bitransformer.decode.max_decode_length': _or_none(_count(128)),
+    'mtf_conv.evaluation.eval_dataset_fn.decode_length': _or_none(_count(128)),
+    'utils.run.dataset_split': _split,
+    'utils.run.init_checkpoint': _or_none(_folder),
+    'utils.run.keep_checkpoint_max': _or_none(_whole),
+    'utils.run.mesh_shape': _shape_of_mesh,
+    'mesh_train_dataset_fn.seed': _or_none(_whole),
+    'mtf_conv.training.train_model.seed': _or_none(_whole),
     **{f'{name}/gin.macro.value': _count(size)
        for name, size in _DEFAULT_SIZE.items()},
     'dropout_rate/gin.macro.value': _share,
     'MIXTURE_NAME/gin.macro.value': _name_of_task,
-    'mtf_conv.training.train_model.hours': _hours,
+    'mtf_conv.training.train_model.hours': _or_none(_hours),
 }
 
 

@@ -8,12 +8,14 @@ import mtf_harness as harness
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import training
+from mtf_conv import optimizer, training
 
 # Bindings that come after a model file.
 STOCK = (
     'transformer.get_vocab_embedding_cls.cls = @transformer.VocabEmbedding',
-    'transformer.Unitransformer.loss_fn = None')
+    'transformer.Unitransformer.loss_fn = None',
+    'mtf_conv.norm.rms_norm.stock = True',
+    'mtf_conv.optimizer.Adafactor.stock = True')
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def train(path, bindings=(), steps=20, mesh_shape='', batch=4, length=12,
         *ids, compute_loss=True, mode='train', variable_dtype=m.variable_dtype)
     variables = m.graph.trainable_variables
     gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
-    updates = mtf.optimize.AdafactorOptimizer(
+    updates = optimizer.Adafactor(
         learning_rate=1e-2).apply_grads(gradients, variables)
     operations = {type(op).__name__ for op in m.graph.operations}
     lowering = harness.lower(m.graph, m.mesh, mesh_shape)
