@@ -227,7 +227,8 @@ class ChunkedCrossEntropy(mtf.Operation):
     return (tf.reduce_sum(numbers * losses), numbers * (
         sum_of_q + 2 * self._z_loss * log_z) * tf.exp(log_part - log_z))
 
-  def _dhidden(self, shares, weights, factors, ids, there, numbers, column_sums):
+  def _dhidden(self, shares, weights, factors, ids, there, numbers,
+               column_sums):
     dhidden = factors[:, None] * tf.cast(tf.matmul(
         tf.cast(shares, weights.dtype), weights,
         transpose_b=not self._vocab_first), tf.float32)

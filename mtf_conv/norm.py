@@ -48,8 +48,8 @@ def rms_norm(x, layer_stack, context, epsilon=1e-6, stock=None):
 class RmsNormOperation(mtf.Operation):
   """Normalises the last dimension.
 
-  Its outputs are y, of the shape and dtype of x, and r, a float32 Tensor without
-  that dimension, which the gradient reads.
+  Its outputs are y, of the shape and dtype of x, and r, a float32 Tensor
+  without that dimension, which the gradient reads.
   """
 
   def __init__(self, x, scale, epsilon):

@@ -69,7 +69,8 @@ def compare(inputs, smoothing=0.0, z_loss=0.0, mesh_shape='', layout='',
   def fn(hidden, weights, targets, numbers):
     return chunked_loss.ChunkedCrossEntropy(
         mtf.cast(hidden, dtype), mtf.cast(weights, dtype), targets,
-        mtf.to_float(numbers) / 10, vocab_dim, smoothing, z_loss, train, logits).outputs[0]
+        mtf.to_float(numbers) / 10, vocab_dim, smoothing, z_loss, train,
+        logits).outputs[0]
 
   found, gradients, lowering = harness.run_op(
       fn, inputs[:3] + [numbers], mesh_shape, layout)
@@ -96,7 +97,8 @@ def test_weights_of_an_untied_softmax(mesh_shape, layout):
 @pytest.mark.parametrize('seed', range(6))
 def test_random_shapes_and_chunks(seed):
   rng = np.random.RandomState(seed)
-  compare(arrays(*map(int, rng.randint(1, 9, 3)), rng.randint(1, 300), seed=seed),
+  sizes = [int(size) for size in rng.randint(1, 9, 3)]
+  compare(arrays(*sizes, rng.randint(1, 300), seed=seed),
           *LOSSES[seed % 4], logits=rng.randint(1, 5000), train=seed % 2 == 0)
 
 

@@ -110,8 +110,8 @@ def test_scale_is_of_the_last_dimension():
     mesh = mtf.Mesh(mtf.Graph(), 'mesh')
     with pytest.raises(ValueError, match='must have the last dimension of x'):
       norm.RmsNormOperation(
-          mtf.zeros(mesh, mtf.Shape(dims)), mtf.zeros(mesh, mtf.Shape(dims[:1])),
-          1e-6)
+          mtf.zeros(mesh, mtf.Shape(dims)),
+          mtf.zeros(mesh, mtf.Shape(dims[:1])), 1e-6)
 
 
 @pytest.mark.parametrize('mesh_shape', [

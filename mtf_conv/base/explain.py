@@ -163,12 +163,13 @@ def _no_layer(message):
 
 def _no_module(message):
   """Explains what gin says of modules and packages."""
-  missing = re.search(r"No module named '([^'\n]+)'(?:\n\s+In file|$)", message)
+  missing = re.search(
+      r"""No module named (['"])([^\n]+?)\1(?:\n\s+In file|$)""", message)
   if message == 'Empty module name':
     return ('--module_import names no module: give one, such as '
             '--module_import=my_tasks')
   if missing:
-    return (f'Unknown module {missing.group(1)!r}{_place(message)}: it must be '
+    return (f'Unknown module {missing.group(2)!r}{_place(message)}: it must be '
             'installed, or its folder in PYTHONPATH')
   if not message.startswith(
       'expected str, bytes or os.PathLike object, not NoneType'):
