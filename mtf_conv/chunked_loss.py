@@ -156,6 +156,9 @@ class ChunkedCrossEntropy(mtf.Operation):
           self._dweights, shares, chunk, factors, ids, there, numbers,
           *dweights and [dweights])
       after = [dhidden[-1], dweights] if self._train else [loss]
+    if self._train:  # That of the logits is counted where they are made.
+      lowering.add_counter('einsum', 2 * mesh_impl.laid_out_size(mtf.Shape(
+          [*self.inputs[0].shape.dims, self._vocab_dim])))
     split = [axis for axis in mesh_impl.tensor_layout(
         self.inputs[2]).tensor_axis_to_mesh_axis if axis is not None]
     dhidden = mesh_impl.slicewise(

@@ -72,7 +72,7 @@ def test_what_is_missing_is_named(left_out, said, tmp_path):
      "export_score; did you mean 'train'?"),
     (EVALUATE, "utils.run.eval_checkpoint_step = 'latest'",
      "utils.run.eval_checkpoint_step (='latest') must be 'all', -1 for the "
-     'last checkpoint, a step, or a list of steps'),
+     'last checkpoint, a step above 0, or a list of steps'),
     (EVALUATE, "utils.run.batch_size = ('tokens_per_batch', 64)",
      "utils.run.batch_size (=('tokens_per_batch', 64)) counts tokens, and no "
      "sequence_length is set: give ('sequences_per_batch', 64)"),
@@ -94,6 +94,12 @@ def test_what_is_missing_is_named(left_out, said, tmp_path):
      'number that is not below 0, such as 0, or None'),
     (EVALUATE, "DECODE_LENGTH = {'inputs': 1}", "DECODE_LENGTH (={'inputs': 1})"
      ' must be a whole number above 0, such as 128'),
+    (EVALUATE, 'utils.run.eval_checkpoint_step = []',
+     "utils.run.eval_checkpoint_step (=[]) must be 'all', -1 for the last "
+     'checkpoint, a step above 0, or a list of steps'),
+    (TRAIN, "utils.run.sequence_length = {'inputs': 16, 'tagets': 8}",
+     "utils.run.sequence_length (={'inputs': 16, 'tagets': 8}) has 'tagets': "
+     "expected inputs and targets; did you mean 'targets'?"),
     (EVALUATE, 'utils.run.dataset_split = True', 'utils.run.dataset_split '
      "(=True) must be the name of a split in quotes, such as 'validation'"),
 ])

@@ -17,6 +17,7 @@ from mtf_conv.base import errors, gin_values, terminal
 _MODES = ('train', 'eval', 'perplexity_eval', 'score_eval', 'infer',
           'score_from_strings', 'score_from_file', 'score_from_dataset',
           'export', 'export_infer', 'export_score')
+_FEATURES = ('inputs', 'targets')
 _BATCHES = tuple(f'{unit}_per_{part}' for unit in ('sequences', 'tokens')
                  for part in ('batch', 'replica'))
 
@@ -235,6 +236,14 @@ def _sequence_length(value):
   if not isinstance(value, dict) or not value or not all(
       map(_is_count, value.values())):
     return "must be such as {'inputs': 512, 'targets': 128}"
+  for name in value:
+    if name not in _FEATURES:
+      return f'has {name!r}: expected inputs and targets' + errors.nearest(
+          name, _FEATURES)
+  needed = ('inputs',) if _value('utils.run.mode') == 'infer' else _FEATURES
+  for name in needed:
+    if name not in value:
+      return f'has no {name!r}: give {({**value, name: 128})!r}'
 
 
 def _name_of_task(value):
@@ -244,10 +253,10 @@ def _name_of_task(value):
 
 def _steps_to_read(value):
   wanted = value if isinstance(value, (list, tuple)) else [value]
-  if value != 'all' and not all(
-      isinstance(step, int) and not isinstance(step, bool) for step in wanted):
-    return ("must be 'all', -1 for the last checkpoint, a step, or a list of "
-            'steps')
+  if value != 'all' and not (wanted and all(
+      _is_count(step) or step == -1 for step in wanted)):
+    return ("must be 'all', -1 for the last checkpoint, a step above 0, or a "
+            'list of steps')
 
 
 _CHECKS = {

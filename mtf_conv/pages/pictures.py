@@ -294,13 +294,14 @@ ROOMS = (
     ('t5_main', 't5_patches', 'evaluation', 'training', 'held_out',
      'model_dir'),
     ('tasks', 'datasets', 'hardware', 'vocabulary'),
-    ('released', 'layers', 'mixer', 'loss', 'embedding'),
+    ('released', 'layers', 'mixer'),
+    ('loss', 'chunked_loss', 'embedding', 'norm', 'optimizer'),
     ('conv', 'conv_lowerings'),
     ('compat', 'base'),
 )
 _ROWS = ('what is typed', "the paper's grid", 'counted, checked, asked',
          "T5's main, and its runs", 'what a run is made of', 'what gin names',
-         'the operation', 'what all use')
+         "in place of T5's", 'the operation', 'what all use')
 
 
 def house():
@@ -308,7 +309,8 @@ def house():
   picture = Picture(860, 62 + 48 * len(ROOMS),
                     'The modules and folders of mtf_conv, in the order of '
                     'imports')
-  kinds = (_PLAIN, _PLAIN, _GATE, _GATE, _PRODUCT, _MIXING, _MIXING, _PLAIN)
+  kinds = (_PLAIN, _PLAIN, _GATE, _GATE, _PRODUCT, _MIXING, _PRODUCT,
+           _MIXING, _PLAIN)
   for row, (rooms, what, kind) in enumerate(zip(ROOMS, _ROWS, kinds)):
     y = 28 + 48 * row
     picture.text(24, y + 16, what, 14, anchor='start')

@@ -16,7 +16,8 @@ def can_measure() -> bool:
   return os.path.exists('/proc/self/clear_refs')
 
 
-def peak(path, batch, inputs, targets, vocabulary, size) -> int:
+def peak(path, batch, inputs, targets, vocabulary, size=(),
+         stock=False) -> int:
   """Measures what a step of training takes beside the weights.
 
   The process has built the graph and initialized the variables; what its
@@ -31,6 +32,7 @@ def peak(path, batch, inputs, targets, vocabulary, size) -> int:
     targets: the length of targets.
     vocabulary: how many ids there are.
     size: gin bindings that come after the file.
+    stock: whether embedding, loss, norms and optimizer are T5's own.
 
   Returns:
     Bytes.
@@ -40,7 +42,8 @@ def peak(path, batch, inputs, targets, vocabulary, size) -> int:
   """
   done = subprocess.run(
       [sys.executable, '-m', __name__,
-       json.dumps([path, batch, inputs, targets, vocabulary, list(size)])],
+       json.dumps([[path, batch, inputs, targets, vocabulary, list(size)],
+                   stock])],
       capture_output=True, text=True)
   if done.returncode:
     last = (done.stderr.strip() or 'killed').splitlines()[-1]
@@ -59,7 +62,8 @@ def _resident(field):
 
 def _main():
   tf.disable_v2_behavior()
-  train = whole_models.training_step(*json.loads(sys.argv[1]), check=False)
+  arguments, stock = json.loads(sys.argv[1])
+  train = whole_models.training_step(*arguments, check=False, stock=stock)
   before = _resident('VmRSS')
   with open('/proc/self/clear_refs', 'w') as f:
     f.write('5')  # Sets VmHWM back: building took memory as well.

@@ -9,7 +9,7 @@ from mtf_conv.measure.speed import plain
 
 
 def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
-                  check=True):
+                  check=True, stock=False):
   """Builds and checks a model.
 
   Args:
@@ -21,6 +21,7 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
     size: gin bindings that come after the file.
     say: is told what is built.
     check: whether to compare it with the model of plain convolutions.
+    stock: whether embedding, loss, norms and optimizer are T5's own.
 
   Returns:
     A function without arguments that trains the model for one step.
@@ -33,10 +34,11 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
         f'a batch must have tokens for at least one input of length {inputs}')
   name = f'{models.kind(path)} N={inputs}'
   say(name)
-  models.parse([path], size)
+  models.parse([path], [*size, *(models.AS_ON_TPU if stock else ())])
   shape = (batch, inputs, targets, vocabulary)
   with graph.Builder() as builder:
-    training.read_once(tf.get_variable_scope())
+    if not stock:
+      training.read_once(tf.get_variable_scope())
     loss, gradients = models.training(builder, *shape)
     updates = models.optimize(builder, gradients)
     lowering = builder.lower()
