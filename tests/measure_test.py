@@ -24,8 +24,10 @@ from mtf_conv.measure.speed import (
   op,
   peak_memory,
   plain,
+  profile,
   results,
   step,
+  stock,
   timing,
   whole_models,
 )
@@ -338,16 +340,37 @@ def test_step_refuses_a_wrong_result(monkeypatch):
 
 def test_decode():
   rows = decode.bench(
-      0, lengths=[32, 64], model_lengths=[32], d_model=128, batch=2,
-      size=['num_layers = 1'], say=say)
+      0, lengths=[32, 64], model_lengths=[32], whole_lengths=[4], d_model=128,
+      batch=2, size=['num_layers = 1'], say=say)
   names = [row['name'] for row in rows]
   assert names == [
       'decoding, one layer: lightconv N=64 / lightconv N=32',
       'decoding, one layer: lightconv N=32 / attention N=32',
       'decoding, one layer: lightconv N=64 / attention N=64',
       'greedy decoding, batch 1: transformer N=32 / lightconv N=32',
-      'greedy decoding, batch 2: transformer N=32 / lightconv N=32']
+      '4 tokens greedily, mini, 128 inputs, batch 1: transformer / lightconv',
+      'greedy decoding, batch 2: transformer N=32 / lightconv N=32',
+      '4 tokens greedily, mini, 128 inputs, batch 2: transformer / lightconv']
   assert all(row['ratio'] > 0 for row in rows)
+
+
+def test_t5_s_own_path():
+  rows = stock.bench(0, cases=[('lightconv.tiny', 2, 16, 8, 300)],
+                     memory=False, decoding=False, say=say)
+  name, limit = rows
+  assert name['name'] == (
+      "train step, 2 x 16, 384 ids: lightconv.tiny with T5's / lightconv.tiny")
+  assert 0 < limit['ratio'] < 2
+
+
+def test_a_profile_counts_products_by_kind():
+  frame = profile.bench(['lightconv.tiny'], 300, 2, 16, 8, say=say)
+  stock_, own = (frame[frame.step == step].set_index('kind').milliseconds
+                 for step in frame.step.unique())
+  for kind in ('mixer', 'feed-forward', 'logits and loss'):
+    assert own[f'{kind}: products'] > 0 and own[kind] > 0
+  assert own['embedding'] > 0 and stock_['embedding: products'] >= 0
+  assert own['other: products'] == 0
 
 
 @pytest.mark.slow

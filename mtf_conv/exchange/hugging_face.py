@@ -67,7 +67,7 @@ def write(path, out_dir, own_code=False):
     raise errors.UserError(f'{prefix} has no variable shared/embedding')
   spiece, extra_ids = _vocabulary(folder, vocab_size)
   with torch.device('meta'):
-    model = _model(described, vocab_size, own_code)
+    model = twin(described, vocab_size, own_code)
   model.config.mtf = {
       'step': checkpoints.step_of(prefix),
       'dtype': _dtype(reader, shapes, prefix),
@@ -241,7 +241,7 @@ def libraries():
   return torch
 
 
-def _model(described, vocab_size, own_code):
+def twin(described, vocab_size, own_code=False):
   """The model in PyTorch, of transformers' class where that computes it."""
   import torch
   import transformers

@@ -65,5 +65,27 @@ def lines(path, frame, what, length, machine=''):
   plt.close(figure)
 
 
+def bars(path, frame, what, machine):
+  """Draws a bar for each row, made of the values of its columns.
+
+  Args:
+    path: where the PNG goes.
+    frame: a pd.DataFrame of numbers.
+    what: the label of the values.
+    machine: where it was measured.
+  """
+  figure, axes = plt.subplots(
+      figsize=(9, 1.5 + 0.5 * len(frame)), layout='constrained')
+  frame.plot.barh(stacked=True, ax=axes, colormap='tab20', width=0.7)
+  axes.invert_yaxis()
+  axes.set_xlabel(what)
+  axes.set_ylabel('')
+  axes.grid(axis='x', alpha=0.3)
+  axes.legend(fontsize='x-small', bbox_to_anchor=(1, 1))
+  _sign(figure, machine)
+  figure.savefig(path, dpi=120)
+  plt.close(figure)
+
+
 def _sign(figure, machine):
   figure.supxlabel(machine, fontsize='xx-small', color='0.4')

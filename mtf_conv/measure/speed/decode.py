@@ -12,17 +12,22 @@ MODEL_LENGTHS = (64, 256, 1024, 4096)
 # A token takes as long at the end of a sequence as at its beginning: both what
 # attention and what a convolution keeps is of a fixed size.
 STEPS = 16
+WHOLE_LENGTHS = (64, 512)
+_NEVER = -1  # An id that no sequence has: none ends.
 SOURCE = 64  # The length of inputs of whole models.
+INPUTS = 128  # And where they write whole answers.
 
 
-def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS, d_model=512,
-          batch=16, size=models.BENCH_SIZE, say=print):
+def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS,
+          whole_lengths=WHOLE_LENGTHS, d_model=512, batch=16,
+          size=models.BENCH_SIZE, say=print):
   """Times the first 16 tokens of sequences for which there is room.
 
   Args:
     seconds: for how long all layers are timed, and all models of a batch size.
     lengths: how long the sequences of a layer can get.
     model_lengths: and those of a whole model, of 4+4 layers and d_model 256.
+    whole_lengths: of answers that mini models write from beginning to end.
     d_model: the number of channels of the layer.
     batch: sequences at once; of a model, 1 as well.
     size: gin bindings of the models.
@@ -50,13 +55,22 @@ def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS, d_model=512,
     for length in model_lengths:
       for kind in ('transformer', 'lightconv'):
         say(f'{kind}, batch {model_batch}, N={length}')
-        decoders[f'{kind} N={length}'] = _model(
+        decoders[f'{kind} N={length}'] = model(
             kind, model_batch, length, size)
     times = timing.interleave(
         decoders, seconds, min_rounds=3, warm_up=1)
     rows += results.rows(
         f'greedy decoding, batch {model_batch}', times,
         [(f'transformer N={n}', f'lightconv N={n}') for n in model_lengths])
+    for length in whole_lengths:
+      kinds = ('transformer', 'lightconv')
+      say(f'whole answers of {length} tokens, batch {model_batch}')
+      times = timing.interleave({
+          kind: model(kind, model_batch, length, source=INPUTS, steps=length)
+          for kind in kinds}, seconds, min_rounds=3, warm_up=1)
+      rows += results.rows(
+          f'{length} tokens greedily, mini, {INPUTS} inputs, batch '
+          f'{model_batch}', times, [kinds])
   return rows
 
 
@@ -116,18 +130,38 @@ def _loop(mesh, name, block, inputs, dims, steps_dim):
              *(mtf.zeros_like(state) for state in first.new_states)])[1]
 
 
-def _model(kind, batch, length, size):
-  """Builds and checks a model; returns a function that decodes greedily."""
+def model(kind, batch, length, size=(), source=SOURCE, steps=STEPS,
+          check=True):
+  """Builds and checks a mini model.
+
+  Args:
+    kind: its name without the size.
+    batch: sequences at once.
+    length: for how many tokens there is room.
+    size: gin bindings that come after the file.
+    source: the length of inputs.
+    steps: how many tokens are decoded, from the first on.
+    check: whether to compare what it decodes with the plain model's logits.
+
+  Returns:
+    A function without arguments that decodes greedily.
+
+  Raises:
+    errors.UserError: it decodes something else.
+  """
   models.parse([f'models/{kind}.mini.gin'], size)
   source = np.random.RandomState(0).randint(
-      2, models.VOCABULARY, (batch, SOURCE)).astype('int32')
+      2, models.VOCABULARY, (batch, source)).astype('int32')
   with graph.Builder() as builder:
-    ids = _greedy(models.make(), _ids(builder, source), length)
+    ids = _greedy(models.make(), _ids(builder, source), length, steps)
     lowering = builder.lower()
     ids = lowering.export_to_tf_tensor(ids)
     sess = builder.session(lowering)
     weights, found = sess.run(
         [{v.op.name: v for v in tf.global_variables()}, ids])
+  decoder = graph.timed(sess, [ids.op])
+  if not check:
+    return decoder
   # All rows are decoded alike: one is compared.
   found = found[:1, :STEPS]
   plain.bind()
@@ -139,11 +173,10 @@ def _model(kind, batch, length, size):
     logits = lowering.export_to_tf_tensor(logits)
     with builder.session(lowering, weights) as plain_sess:
       logits = plain_sess.run(logits)
-  logits[..., 1] = -np.inf  # Sequences do not end.
   chosen = np.take_along_axis(logits, found[..., None], -1)
   reference.check(f'decoding by {kind}, N={length}', [chosen],
                   [logits.max(-1, keepdims=True)], tolerance=1e-4)
-  return graph.timed(sess, [ids.op])
+  return decoder
 
 
 def _ids(builder, array):
@@ -151,7 +184,7 @@ def _ids(builder, array):
       ('batch', 'length'), array.shape)])
 
 
-def _greedy(model, source, length):
+def _greedy(model, source, length, steps):
   """As Bitransformer.decode, for a fixed number of tokens."""
   sequence_id = mtf.minimum(source, 1)
   shared = model._shared_params(source.mesh, mtf.VariableDType(tf.float32))
@@ -162,7 +195,7 @@ def _greedy(model, source, length):
   ids_shape = mtf.Shape(
       [source.shape.dims[0], mtf.Dimension('length', length)])
   return model.decoder.sample_autoregressive(
-      mtf.zeros(source.mesh, ids_shape, tf.int32), max_steps=STEPS,
-      never_end=True, has_partial_sequences=False,
+      mtf.zeros(source.mesh, ids_shape, tf.int32), max_steps=steps,
+      stop_at_token=_NEVER, has_partial_sequences=False,
       encoder_output=to_memory(encoded), encoder_inputs=to_memory(source),
       encoder_sequence_id=to_memory(sequence_id), shared_params=shared)

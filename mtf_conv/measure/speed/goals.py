@@ -49,9 +49,34 @@ for _k in (7, 31):
       (f'dynamic block k={_k} packed', Goal('<=', 1.4), Goal('<=', 1.4))):
     GOALS[f'{_case}, forward: mtf_conv / three products'] = _forward
     GOALS[f'{_case}, {_BOTH}: mtf_conv / three products'] = _train
-for _n, _goal in ((64, Goal('>=', 1.1, 1.3)), (512, Goal('>=', 1.7, 2.5)),
-                  (2048, Goal('>=', 5, 8))):
+for _n, _goal, _peer in (
+    (64, Goal('>=', 1.1, 1.3), Goal('>=', 1.5, 2)),
+    (512, Goal('>=', 1.7, 2), Goal('>=', 1.5, 2)),
+    (2048, Goal('>=', 4.5, 6), Goal('>=', 3, 5))):
   GOALS[f'train step: transformer N={_n} / lightconv N={_n}'] = _goal
+  for _way in ('eager', 'compiled'):
+    GOALS[f'train step: Hugging Face {_way} N={_n} / lightconv N={_n}'] = _peer
+for _case, _names, _goal in (
+    ('32 x 128, 32,128 ids', ('lightconv.mini', 'transformer.mini'),
+     Goal('>=', 2.2, 3)),
+    ('32 x 128, 4,096 ids', ('lightconv.mini', 'transformer.mini'),
+     Goal('>=', 1.5, 2)),
+    ('8 x 512, 32,128 ids', ('lightconv.small', 'lightconv.base'),
+     Goal('>=', 1.15, 1.4))):
+  for _name in _names:
+    GOALS[f"train step, {_case}: {_name} with T5's / {_name}"] = _goal
+GOALS.update({
+    'multiply-adds a second: train step of lightconv.mini / product of '
+    'matrices': Goal('>=', 0.55, 0.7),
+    'peak memory of a train step, 32,128 ids: lightconv.mini / lightconv.mini '
+    "with T5's": Goal('<=', 0.6, 0.4),
+    'greedy decoding, mini, batch 16, 64 tokens: lightconv with T5\'s / '
+    'lightconv': Goal('>=', 1.5, 2.5)})
+for _library in ('', 'PyTorch, '):
+  for _batch, _length, _bound in ((1, 64, 1), (16, 64, 1.3), (1, 512, 2),
+                                  (16, 512, 2)):
+    GOALS[f'{_library}{_length} tokens greedily, mini, 128 inputs, batch '
+          f'{_batch}: transformer / lightconv'] = Goal('>=', _bound)
 for _n in (128, 256, 512, 1024, 2048, 4096):
   GOALS[f'train step: lightconv N={_n} / lightconv N=64'] = Goal('<=', 1)
 for _n, _bound in ((512, 1), (2048, 0.5)):

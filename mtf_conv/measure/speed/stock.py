@@ -1,11 +1,16 @@
-"""T5's own embedding, loss, norms and optimizer beside ours, in whole models."""
+"""Whole models with T5's own embedding, loss, norms and optimizer."""
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from mtf_conv.measure import counting, graph, models
 from mtf_conv.measure.speed import (
-    decode, peak_memory, results, timing, whole_models)
+  decode,
+  peak_memory,
+  results,
+  timing,
+  whole_models,
+)
 
 FEW_IDS = 4096 - 28  # Ids are rounded up to a multiple of 128.
 # What is timed: name of a model, rows, inputs, targets, ids.
