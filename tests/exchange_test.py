@@ -251,21 +251,22 @@ def test_padding_before_a_prefix_is_not_read():
   torch.testing.assert_close(step, alone[:, -1:], rtol=0, atol=1e-9)
 
 
-def test_generate_decodes_as_mesh_tensorflow_does(made, tmp_path):
+@pytest.mark.parametrize('alpha', [0.0, 0.6])
+def test_generate_decodes_as_mesh_tensorflow_does(alpha, made, tmp_path):
   name = 'dilatedconv'
   folder, weights, _, _ = made(name)
   hugging_face.write(folder, tmp_path / 'out')
   files, bindings = MODELS[name]
   with harness.Model(files, [*TINY, *bindings]) as m:
     found = m.run([m.bitransformer.decode(
-        m.ids(SOURCE), beam_size=beams, alpha=0.0, max_decode_length=12)
+        m.ids(SOURCE), beam_size=beams, alpha=alpha, max_decode_length=12)
                    for beams in (1, 4)], weights)
   loaded = _load(tmp_path / 'out')
   for beams, expected in zip((1, 4), found):
     assert len({*map(tuple, expected)}) == len(expected)
     generated = loaded.generate(
         **_tensors(input_ids=SOURCE, attention_mask=SOURCE > 0),
-        num_beams=beams, length_penalty=0.0, max_new_tokens=12).numpy()
+        num_beams=beams, length_penalty=alpha, max_new_tokens=12).numpy()
     for expected_row, row in zip(expected, generated[:, 1:]):
       known = harness.length_with_eos(expected_row)
       np.testing.assert_array_equal(row[:known], expected_row[:known])
@@ -517,7 +518,7 @@ def _break(name):
     ('mixed', 'DIR/model.ckpt-7 has variables of bfloat16 and float32: '),
     ('no checkpoint', 'DIR holds no checkpoint: expected a folder with '),
     ('cut short', 'checkpoint: DIR/model.ckpt-7.data-* is cut short (100 of '),
-    ('wrong bytes', 'DIR/model.ckpt-7 cannot be read at '),
+    ('wrong bytes', 'checkpoint: DIR/model.ckpt-7.data-* cannot be read'),
     ('no gin', 'DIR/model.ckpt-7 has no operative_config.gin and no variable '
      'encoder/block_000/layer_000/SelfAttention/relative_attention_bias, '),
     ('no model', 'DIR/operative_config.gin describes no encoder-decoder: '),

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 _MAX_DISTANCE = 128  # From here on T5's relative biases are one.
@@ -605,6 +606,97 @@ def _masked(visible, bias, dtype):
   return torch.where(visible, bias, torch.finfo(dtype).min)
 
 
+def beam_search(model, input_ids, generation_config, logits_processor=(),
+                stopping_criteria=(), synced_gpus=False, **kwargs):
+  """Searches as Mesh TensorFlow does; `custom_generate` of transformers.
+
+  Of the 2 * num_beams likeliest continuations, those that end compete with the
+  answers that have ended before, the others go on. The log-likelihood of an
+  answer of n tokens, its end included, is divided by
+  ((5 + n) / 6)^length_penalty (Wu et al., 2016, equation 14). What has not
+  ended counts only where nothing has.
+
+  Args:
+    model: the model.
+    input_ids: [batch * num_beams, length], what the decoder has read.
+    generation_config: num_beams, num_return_sequences, length_penalty,
+      max_length and return_dict_in_generate.
+    logits_processor: is given the log-probabilities.
+    stopping_criteria: those of transformers; all but the length end nothing.
+    synced_gpus: must be False.
+    **kwargs: of the model.
+
+  Returns:
+    [batch * num_return_sequences, length], the best first; or a
+    GenerateBeamEncoderDecoderOutput.
+  """
+  del stopping_criteria
+  if synced_gpus:
+    raise ValueError('a beam search cannot be synchronised over GPUs')
+  beams, config = generation_config.num_beams, model.config
+  alpha, dead = generation_config.length_penalty, -1e7
+  returned = generation_config.num_return_sequences or 1
+  alive = input_ids.unflatten(0, (-1, beams))
+  batch, _, begin = alive.shape
+  length = generation_config.max_length - begin
+  offsets = beams * torch.arange(batch, device=alive.device)[:, None]
+  log_probs = torch.full((batch, beams), dead, device=alive.device)
+  log_probs[:, 0] = 0.0
+  scores = torch.full_like(log_probs, dead)
+  ended = torch.zeros_like(scores, dtype=torch.bool)
+  answers = F.pad(alive, (0, length), value=config.pad_token_id)
+  steps = []
+
+  def penalty(tokens):
+    return ((5 + tokens) / 6)**alpha
+
+  for i in range(length):
+    output = model(**model.prepare_inputs_for_generation(
+        alive.flatten(0, 1), **kwargs), return_dict=True)
+    kwargs[_STATE] = getattr(output, _STATE, None)
+    found = output.logits[:, -1].float().log_softmax(-1)
+    if logits_processor:
+      found = logits_processor(alive.flatten(0, 1), found)
+    found = found + log_probs.reshape(-1, 1)
+    if generation_config.output_scores:
+      steps.append(found)
+    vocabulary = found.shape[-1]
+    best, index = (found / penalty(i + 1)).view(batch, -1).topk(2 * beams)
+    source, ids = index // vocabulary, index % vocabulary
+    grown = torch.cat([_of(alive, source), ids[..., None]], -1)
+    ends = ids == config.eos_token_id
+    kept = (best + dead * ends).topk(beams).indices
+    alive, source = _of(grown, kept), source.gather(1, kept)
+    log_probs = (best * penalty(i + 1)).gather(1, kept)
+    if kwargs[_STATE] is not None:
+      kwargs[_STATE].reorder_cache((source + offsets).flatten())
+    grown = F.pad(grown, (0, length - 1 - i), value=config.pad_token_id)
+    scores, chosen = torch.cat(
+        [scores, best + dead * ~ends], 1).topk(beams)
+    answers = _of(torch.cat([answers, grown], 1), chosen)
+    ended = torch.cat([ended, ends], 1).gather(1, chosen)
+    worst = (scores * ended).min(1).values + dead * ~ended.any(1)
+    if (worst > log_probs[:, 0] / penalty(length)).all():
+      break
+  none = ~ended.any(1, keepdim=True)
+  alive = F.pad(alive, (0, answers.shape[-1] - alive.shape[-1]),
+                value=config.pad_token_id)
+  answers = torch.where(none[..., None], alive, answers)[:, :returned]
+  scores = torch.where(none, log_probs, scores)[:, :returned]
+  longest = (answers != config.pad_token_id).any(0).any(0).nonzero().max() + 1
+  answers = answers[..., :max(longest, begin)].flatten(0, 1)
+  if not generation_config.return_dict_in_generate:
+    return answers
+  return GenerateBeamEncoderDecoderOutput(
+      sequences=answers, sequences_scores=scores.flatten(),
+      scores=tuple(steps) or None)
+
+
+def _of(beams, index):
+  """Takes beams by their number: [batch, beams, length]."""
+  return beams.gather(1, index[..., None].expand(-1, -1, beams.shape[-1]))
+
+
 class MtfConvForConditionalGeneration(PreTrainedModel, GenerationMixin):
   """An encoder-decoder of a MtfConvConfig."""
 
@@ -686,6 +778,24 @@ class MtfConvForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loss=loss, logits=logits, encoder_last_hidden_state=encoder_outputs[0],
         **{_STATE: state})
     return output if return_dict else output.to_tuple()
+
+  def generate(self, inputs=None, generation_config=None, custom_generate=None,
+               **kwargs):
+    """As of transformers; several beams without sampling by `beam_search`.
+
+    Its length_penalty is 0.6 where neither an argument nor a generation_config
+    says it.
+    """
+    config = generation_config or self.generation_config
+    beams, sampled = (
+        kwargs[name] if name in kwargs else getattr(config, name)
+        for name in ('num_beams', 'do_sample'))
+    if custom_generate is None and (beams or 1) > 1 and not sampled:
+      custom_generate = beam_search
+      if generation_config is None:
+        kwargs.setdefault('length_penalty', 0.6)
+    return super().generate(inputs, generation_config,
+                            custom_generate=custom_generate, **kwargs)
 
   def shifted(self, labels, segment_ids=None):
     """Returns what the decoder reads: at position i, the label of i - 1."""
