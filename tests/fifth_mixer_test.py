@@ -69,7 +69,7 @@ def test_params_and_bench(longconv, capsys):
   # Those that bench step compares unless it is told.
   assert gin_files.added_model_names('mini') == ['longconv']
   assert cli.main(['mtf_conv', 'bench', 'step', '--quick', '--lengths', '64',
-                   '--tokens', '64', '--models=longconv',
+                   '--tokens', '64', '--vocabulary=300', '--models=longconv',
                    '--module_import=longconv']) == 0
   assert 'transformer N=64 / longconv N=64' in capsys.readouterr().out
 

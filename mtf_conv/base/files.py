@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import platform
+import shutil
 import tempfile
 import time
 
@@ -52,6 +54,8 @@ def opened(path, mode):
 def new_folder(path, replaces=None):
   """Makes a folder that has its name when it is whole, and not before.
 
+  What a process that was killed has left of one goes when it is made anew.
+
   Args:
     path: a folder of this machine that does not exist yet, or is empty.
     replaces: None, or the name of a file: the path may be a folder that has
@@ -71,14 +75,30 @@ def new_folder(path, replaces=None):
         'was written')
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  prefix = f'{path.name}.unfinished.{platform.node()}.'
+  for left in path.parent.iterdir():
+    if left.name.startswith(prefix) and not _is_alive(
+        left.name[len(prefix):].partition('.')[0]):
+      shutil.rmtree(left, ignore_errors=True)
   with tempfile.TemporaryDirectory(
-      prefix=f'{path.name}.', dir=path.parent) as unfinished:
+      prefix=f'{prefix}{os.getpid()}.', dir=path.parent) as unfinished:
     folder = pathlib.Path(unfinished, 'finished')
     folder.mkdir()
     yield folder
     if is_replaced:
       path.rename(pathlib.Path(unfinished, 'replaced'))
     folder.rename(path)
+
+
+def _is_alive(pid):
+  """Whether a process of this machine has this number, given as text."""
+  try:
+    os.kill(int(pid), 0)
+  except (ProcessLookupError, ValueError):
+    return False
+  except PermissionError:
+    pass
+  return True
 
 
 def sha256(*paths) -> str:

@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
 from t5.data import preprocessors
 
+import mtf_conv.attention
 import mtf_conv.embedding
 import mtf_conv.loss
 import mtf_conv.norm
@@ -32,6 +33,7 @@ _SIZED = re.compile(r'models/(released/)?[^/.]+\.[^/.]+\.gin')
 # machines look up.
 AS_ON_TPU = ('mtf_conv.embedding.LookupEmbedding.one_hot = True',
              'mtf_conv.loss.cross_entropy.one_hot = True',
+             'mtf_conv.attention.attention.stock = True',
              'mtf_conv.norm.rms_norm.stock = True',
              'mtf_conv.optimizer.Adafactor.stock = True')
 

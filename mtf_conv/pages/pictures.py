@@ -295,7 +295,7 @@ ROOMS = (
      'model_dir'),
     ('tasks', 'datasets', 'hardware', 'vocabulary'),
     ('released', 'layers', 'mixer'),
-    ('loss', 'chunked_loss', 'embedding', 'norm', 'optimizer'),
+    ('attention', 'loss', 'chunked_loss', 'embedding', 'norm', 'optimizer'),
     ('conv', 'conv_lowerings'),
     ('compat', 'base'),
 )

@@ -9,11 +9,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from mtf_conv import optimizer, training
+from mtf_conv.measure import graph
 
 # Bindings that come after a model file.
 STOCK = (
     'transformer.get_vocab_embedding_cls.cls = @transformer.VocabEmbedding',
     'transformer.Unitransformer.loss_fn = None',
+    'mtf_conv.attention.attention.stock = True',
     'mtf_conv.norm.rms_norm.stock = True',
     'mtf_conv.optimizer.Adafactor.stock = True')
 
@@ -23,7 +25,8 @@ def one_thread(devices=1):
   """A session whose sums have one order."""
   with tf.Session(config=tf.ConfigProto(
       device_count={'CPU': devices}, intra_op_parallelism_threads=1,
-      inter_op_parallelism_threads=1)) as sess:
+      inter_op_parallelism_threads=1,
+      graph_options=graph.as_built())) as sess:
     yield sess
 
 
