@@ -11,7 +11,7 @@ import types
 import mesh_tensorflow.transformer.transformer_layers as mtf_layers
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import layers
+from mtf_conv import attention, layers
 from mtf_conv.base import errors, gin_values
 from mtf_conv.measure import models
 
@@ -198,7 +198,8 @@ def _layer(layer, context, source):
   where = f'{source}: {context.model.name}/{layer.name}/{name}'
   if type(layer) in (layers.LightConv, layers.DynamicConv, layers.DilatedConv):
     return {**described, **layer.settings(context)}
-  if type(layer) in (mtf_layers.SelfAttention, mtf_layers.EncDecAttention):
+  if type(layer) in (mtf_layers.SelfAttention, mtf_layers.EncDecAttention,
+                     attention.SelfAttention, attention.EncDecAttention):
     unusual = [key for key, usual in _ATTENTION.items()
                if getattr(layer, key) != usual]
     if layer.relative_attention_type not in (

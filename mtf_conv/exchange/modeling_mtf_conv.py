@@ -102,6 +102,8 @@ class DecodingState:
     layers: a dict from layers, by number, to tuples of Tensors whose first
       dimension is the batch.
     memory: such a dict of what belongs to the encoder's output.
+    taps: a dict from convolutions, by number, to their static filters, [taps,
+      channels].
   """
 
   is_compileable = False
@@ -110,6 +112,7 @@ class DecodingState:
     self.length = 0
     self.layers = {}
     self.memory = {}
+    self.taps = {}
 
   def get_seq_length(self, *unused_args):
     """Returns how many positions have been decoded."""
@@ -169,6 +172,8 @@ class RMSNorm(nn.Module):
 
   def forward(self, x):
     """[..., d_model] -> the same."""
+    if x.dtype == torch.float32 and hasattr(F, 'rms_norm'):
+      return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
     y = x.float()
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.epsilon)
     return y.to(x.dtype) * self.weight
@@ -228,7 +233,11 @@ class Convolution(nn.Module):
     x = self.wi(x) if self.ws is None else (
         self.wi(x) * torch.sigmoid(self.ws(x)))
     x = context.without_padding(x)
-    x = self.mix(x, self.filters_for(x), context)
+    if (x.shape[1] == 1 and context.state is not None and not self.dynamic
+        and context.segments is None and not self.training):
+      x = self.step(x, context.state)
+    else:
+      x = self.mix(x, self.filters_for(x), context)
     if self.pointwise is not None:
       x = self.pointwise(x)
     return self.wo(x)
@@ -241,6 +250,15 @@ class Convolution(nn.Module):
     if self.softmax:
       filters = torch.softmax(filters.float(), -1).to(x1.dtype)
     return F.dropout(filters, self.filter_dropout_rate, self.training)
+
+  def step(self, x, state):
+    """`mix` of one position by static filters, which the state keeps."""
+    taps = state.taps.get(self.number)
+    if taps is None:
+      taps = state.taps[self.number] = self.filters_for(x).repeat_interleave(
+          x.shape[2] // self.num_groups, 0).t().contiguous()
+    window = self.with_neighbours(x, state)
+    return (window[:, ::self.dilation_rate] * taps).sum(1, keepdim=True)
 
   def mix(self, x, filters, context):
     """Convolves X1, [batch, length, inner], with the filters."""

@@ -295,13 +295,15 @@ ROOMS = (
      'model_dir'),
     ('tasks', 'datasets', 'hardware', 'vocabulary'),
     ('released', 'layers', 'mixer'),
-    ('attention', 'loss', 'chunked_loss', 'embedding', 'norm', 'optimizer'),
+    ('loss', 'attention', 'embedding'),
+    ('chunked_loss', 'norm', 'optimizer'),
     ('conv', 'conv_lowerings'),
     ('compat', 'base'),
 )
 _ROWS = ('what is typed', "the paper's grid", 'counted, checked, asked',
          "T5's main, and its runs", 'what a run is made of', 'what gin names',
-         "in place of T5's", 'the operation', 'what all use')
+         "in place of T5's", '',
+         'the operation', 'what all use')
 
 
 def house():
@@ -310,7 +312,7 @@ def house():
                     'The modules and folders of mtf_conv, in the order of '
                     'imports')
   kinds = (_PLAIN, _PLAIN, _GATE, _GATE, _PRODUCT, _MIXING, _PRODUCT,
-           _MIXING, _PLAIN)
+           _PRODUCT, _MIXING, _PLAIN)
   for row, (rooms, what, kind) in enumerate(zip(ROOMS, _ROWS, kinds)):
     y = 28 + 48 * row
     picture.text(24, y + 16, what, 14, anchor='start')

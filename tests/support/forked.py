@@ -7,6 +7,7 @@ Programs of the same names in `BIN` hand a shell's commands to it.
 
 import atexit
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -93,6 +94,7 @@ def _ask(address, outputs, request):
 def _serve(address):
   from mtf_conv import cli, t5_main
   t5_main.preload()
+  gc.set_threshold(100_000, 50, 1000)  # See conftest.py.
   programs = {'t5_mesh_conv': t5_main.console_entry_point,
               'mtf_conv': cli.main}
   with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
