@@ -65,5 +65,30 @@ def lines(path, frame, what, length, machine=''):
   plt.close(figure)
 
 
+def bars(path, frame, what, source=''):
+  """Draws a bar for every row, made of its columns.
+
+  Args:
+    path: where the PNG goes.
+    frame: a pd.DataFrame, a row for every bar and a column for every part.
+    what: the label of the values.
+    source: where they come from.
+  """
+  figure, axes = plt.subplots(
+      figsize=(9, 1.5 + 0.4 * len(frame)), layout='constrained')
+  left = 0 * frame.sum(axis=1)
+  for number, part in enumerate(frame):
+    axes.barh(frame.index, frame[part], left=left, color=f'C{number % 10}',
+              label=part)
+    left += frame[part]
+  axes.invert_yaxis()
+  axes.set_xlabel(what)
+  axes.grid(axis='x', alpha=0.3)
+  axes.legend(fontsize='x-small', loc='center left', bbox_to_anchor=(1, 0.5))
+  _sign(figure, source)
+  figure.savefig(path, dpi=120)
+  plt.close(figure)
+
+
 def _sign(figure, machine):
   figure.supxlabel(machine, fontsize='xx-small', color='0.4')
