@@ -25,7 +25,7 @@ COMMUNICATION, OTHER = 'communication', 'other'
 _LAYER = r'{}coder/block_\d+/layer_\d+/'
 _NOT_MIXER = r'(?!EncDecAttention|DenseReluDense|\w*[Nn]orm\b|add|einsum)\w+/'
 _KINDS = (
-    ('optimizer', r'adafactor|adam|\bassign'),
+    ('optimizer', r'adafactor|/adam|\bassign'),
     # Stacked by Mesh TensorFlow where they are alike, and copied.
     ('variables', r'\b(un)?stack(ed)?(_\d+)*/|^XLA_Args'),
     ('mixer, encoder', _LAYER.format('en') + _NOT_MIXER),
@@ -36,7 +36,9 @@ _KINDS = (
     ('embeddings', r'coder/(einsum|one_hot|gather)/'),
     ('logits and loss', r'\bdecoder/'),
 )
-KINDS = (*(kind for kind, _ in _KINDS), COMMUNICATION, OTHER)
+# As they are listed.
+KINDS = (*(kind for kind, _ in _KINDS[2:]), *(kind for kind, _ in _KINDS[:2]),
+         COMMUNICATION, OTHER)
 
 _COMPUTATION = re.compile(r'(ENTRY )?%?([\w.<>~-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'  (ROOT )?%?([\w.<>~-]+) = ')

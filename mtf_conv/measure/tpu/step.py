@@ -293,8 +293,8 @@ def to_text(parts, memories) -> str:
         'was run')
     order = [kind for kind in (*estimates.KINDS, 'whole')
              if kind in set(frame.part)]
-    table = (frame.pivot(index='part', columns='model', values='cycles')
-             .astype('Float64') / 1e6).loc[order, list(dict.fromkeys(frame.model))]
+    table = frame.pivot(index='part', columns='model', values='cycles').loc[
+        order, list(dict.fromkeys(frame.model))].astype(float) / 1e6
     if device in compiler.HERTZ:
       table.loc['whole, ms'] = (
           1e9 * table.loc['whole'] / compiler.HERTZ[device])
