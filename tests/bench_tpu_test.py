@@ -164,7 +164,7 @@ def _module(text):
 def _translated(function, shape):
   with tf.Graph().as_default() as graph:
     x = tf.placeholder(tf.float32, shape)
-    with program.in_xla(), tf.variable_scope('', use_resource=True):
+    with program.on_tpu(), tf.variable_scope('', use_resource=True):
       y = function(x)
   return program.to_hlo(graph, [x], [y])
 

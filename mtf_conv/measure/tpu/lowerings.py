@@ -104,7 +104,7 @@ def build(case) -> bytes:
     shape = [dim.size for dim in dims]
     inputs = [tf.placeholder(dtype, shape), tf.placeholder(dtype, shape),
               tf.placeholder(tf.int32, shape[:2])]
-    with program.in_xla(), tf.variable_scope('block', use_resource=True):
+    with program.on_tpu(), tf.variable_scope('block', use_resource=True):
       mesh = mtf.Mesh(mtf.Graph(), 'mesh')
       x, dy = (mtf.import_tf_tensor(mesh, t, mtf.Shape(dims))
                for t in inputs[:2])

@@ -102,14 +102,18 @@ class _OneReplica:
   def __call__(self, program, inputs, device_assignment):
     """Builds the program."""
     self.inputs = inputs[0]
-    with in_xla():
+    with on_tpu():
       self.output = program(*self.inputs)
 
 
+class TPUReplicateContext(xla.XLACompileContext):
+  """Takes the place of TensorFlow's class of this name."""
+
+
 @contextlib.contextmanager
-def in_xla():
-  """Operations are built as for XLA: see conv_lowerings.in_xla."""
-  context = xla.XLACompileContext('step', tf.no_op())
+def on_tpu():
+  """Operations are built as for a TPU: see conv_lowerings.on_tpu."""
+  context = TPUReplicateContext('step', tf.no_op())
   context.Enter()
   try:
     yield
