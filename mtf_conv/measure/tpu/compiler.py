@@ -52,6 +52,8 @@ class Compiled(NamedTuple):
     aliased: bytes of outputs that are kept where the arguments were.
     temporaries: bytes of what is kept on the way, at most at a time.
     code: bytes of the program.
+    bundles: of instructions, a dict from names of operations to how many the
+      core does; empty if they were not asked for.
   """
 
   text: str
@@ -64,6 +66,7 @@ class Compiled(NamedTuple):
   aliased: int
   temporaries: int
   code: int
+  bundles: dict
 
   @property
   def peak(self):
@@ -132,20 +135,23 @@ def cache_folder() -> pathlib.Path:
                       or pathlib.Path.home() / '.cache') / 'mtf_conv' / 'tpu'
 
 
-def key(program, topology, replicas) -> str:
+def key(program, topology, replicas, bundles=False) -> str:
   """Returns what a compiled program is kept under.
 
   Args:
     program: a serialized HloModuleProto.
     topology: libtpu's name.
     replicas: the cores that run it; None for all.
+    bundles: whether they are counted.
   """
-  described = json.dumps([topology, replicas, VERSIONS], sort_keys=True)
+  described = json.dumps(
+      [topology, replicas, VERSIONS, *['bundles'] * bundles], sort_keys=True)
   return hashlib.sha256(
       hashlib.sha256(program).digest() + described.encode()).hexdigest()
 
 
-def compile_program(program, topology, replicas=None, cache=None) -> Compiled:
+def compile_program(program, topology, replicas=None, cache=None,
+                    bundles=False) -> Compiled:
   """Compiles a program, or finds what was said of the same one before.
 
   Args:
@@ -153,23 +159,26 @@ def compile_program(program, topology, replicas=None, cache=None) -> Compiled:
     topology: libtpu's name, such as v3:4x4.
     replicas: the cores that run it; None for all there are.
     cache: a folder for what is compiled; cache_folder() when None.
+    bundles: whether they are counted, of each operation. The compiler writes
+      some 100 MB for a block, and some GB for a model.
 
   Raises:
     errors.UserError: see python; or the compiler refuses, in its own words; or
       it was killed.
   """
   folder = pathlib.Path(cache or cache_folder()) / key(
-      program, topology, replicas)
+      program, topology, replicas, bundles)
   if not (folder / 'result.json').exists():
     interpreter = python()
     with files.new_folder(folder) as out:
-      _compile(interpreter, program, topology, replicas, out)
+      _compile(interpreter, program, topology, replicas, bundles, out)
   with gzip.open(folder / 'optimized.txt.gz', 'rt') as f:
     text = f.read()
-  return Compiled(text, **json.loads((folder / 'result.json').read_text()))
+  result = json.loads((folder / 'result.json').read_text())
+  return Compiled(text, **{'bundles': {}, **result})
 
 
-def _compile(interpreter, program, topology, replicas, out):
+def _compile(interpreter, program, topology, replicas, bundles, out):
   begin = time.time()
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, 'program.pb')
@@ -178,7 +187,8 @@ def _compile(interpreter, program, topology, replicas, out):
     result = subprocess.run(
         [interpreter, libtpu_worker.__file__],
         input=json.dumps({'topology': topology, 'replicas': replicas,
-                          'program': path, 'out': str(out)}),
+                          'program': path, 'out': str(out),
+                          'bundles': bundles}),
         # What this Python imports is not for that one.
         env={**{name: value for name, value in os.environ.items()
                 if not name.startswith('PYTHON')},

@@ -3,7 +3,8 @@
 `compiler` runs this file with the Python that has JAX and libtpu, and that has
 no mtf_conv: nothing of it is imported here. It reads from stdin
 
-    {"topology": "v3:4x4", "replicas": 32, "program": FILE, "out": FOLDER}
+    {"topology": "v3:4x4", "replicas": 32, "program": FILE, "out": FOLDER,
+     "bundles": false}
 
 and writes into the folder optimized.txt.gz, the program as the compiler left
 it, with its estimates, and result.json. Nothing looks for a TPU or asks the
@@ -12,8 +13,11 @@ network.
 
 import gzip
 import json
+import math
 import os
+import re
 import sys
+import tempfile
 import time
 
 # No TPU, no server that describes one, no other host, no folder of logs. Other
@@ -23,6 +27,10 @@ ENVIRONMENT = {
     'TPU_WORKER_HOSTNAMES': 'localhost', 'TPU_LOG_DIR': 'disabled',
     'TPU_STDERR_LOG_LEVEL': '3', 'TF_CPP_MIN_LOG_LEVEL': '3',
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
+
+# The compiler writes what it made of each operation, among much else.
+_DUMP = ('--xla_jf_dump_to={} --xla_jf_dump_llo_text=true '
+         '--xla_jf_dump_llo_pass_label_regex=final_bundles')
 
 # The exit code where the compiler said why not.
 REFUSED = 3
@@ -70,17 +78,52 @@ def compile_program(topology, replicas, program):
              ('code', 'generated_code'))}}
 
 
+def bundles(text):
+  """Returns how many bundles of instructions an operation takes.
+
+  A core does a bundle in a cycle, if it need not wait. The body of the one loop
+  is done as often as the operation has blocks.
+
+  Args:
+    text: the final bundles of an operation.
+
+  Returns:
+    An integer; None where loops lie in loops.
+  """
+  lines = re.findall(r'^ *(?:0x[0-9a-f]+|0) ([ A-Z:]*>?(?: >)*)', text, re.M)
+  if any(prefix.count('>') > 1 for prefix in lines):
+    return None
+  blocks = re.search(r'^iteration_bounds: \(([\d, ]+)\)', text, re.M)
+  return len(lines) * (
+      math.prod(map(int, blocks.group(1).split(','))) if blocks else 1)
+
+
+def _bundles_of_all(folder):
+  """Returns a dict from names of operations to their bundles."""
+  found = {}
+  for name in os.listdir(folder):
+    operation = re.fullmatch(r'\d+-(.+)-\d+-final_bundles\.txt', name)
+    if operation and 'schedule-analysis' not in name:
+      with open(os.path.join(folder, name)) as f:
+        found[operation.group(1)] = bundles(f.read())
+  return found
+
+
 def main():
   """Reads the task and writes what the compiler says."""
   task = json.load(sys.stdin)
   with open(task['program'], 'rb') as f:
     program = f.read()
-  try:
-    text, result = compile_program(
-        task['topology'], task['replicas'], program)
-  except (RuntimeError, ValueError) as error:
-    print(error, file=sys.stdout)
-    sys.exit(REFUSED)
+  with tempfile.TemporaryDirectory() as dump:
+    if task['bundles']:
+      os.environ['LIBTPU_INIT_ARGS'] = _DUMP.format(dump)
+    try:
+      text, result = compile_program(
+          task['topology'], task['replicas'], program)
+    except (RuntimeError, ValueError) as error:
+      print(error)
+      sys.exit(REFUSED)
+    result['bundles'] = _bundles_of_all(dump)
   with gzip.open(os.path.join(task['out'], 'optimized.txt.gz'), 'wt') as f:
     f.write(text)
   with open(os.path.join(task['out'], 'result.json'), 'w') as f:

@@ -10,7 +10,7 @@ is run. `conv_lowerings.fastest` chooses by this table.
 
 import itertools
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import mesh_tensorflow as mtf
 import pandas as pd
@@ -163,17 +163,41 @@ def measure(case, topology='v3:2x2', cache=None) -> dict:
     cache: see compiler.compile_program.
 
   Returns:
-    A row of the table: the case, cycles and bytes, and what has no estimate.
+    A row of the table: the case, cycles and bytes, and what has no estimate,
+    with its bundles: instructions of the program that was made, of which a core
+    does one in a cycle or takes longer.
   """
-  compiled = compiler.compile_program(build(case), topology, 1, cache)
-  found = estimates.total(estimates.rows(compiled.text))
+  compiled = compiler.compile_program(
+      build(case), topology, 1, cache, bundles=True)
+  rows = estimates.rows(compiled.text)
+  found = estimates.total(rows)
   return {
       'device': compiled.device, **case._asdict(), 'cycles': found.cycles,
       'bytes': found.bytes, 'not_estimated': ' '.join(
           f'{name}:{times}' for name, times in sorted(found.missing.items())),
       'not_estimated_bytes': found.missing_bytes,
+      'not_estimated_bundles': missing_bundles(rows, compiled.bundles),
       'temporaries': compiled.temporaries,
       'compile_seconds': compiled.seconds}
+
+
+def missing_bundles(rows, bundles) -> Optional[int]:
+  """Sums up the bundles of what has no estimate of cycles.
+
+  Args:
+    rows: estimates.Rows.
+    bundles: a dict from their labels. Of operations that are alike the compiler
+      tells one.
+
+  Returns:
+    Their number; None if nothing is known of one.
+  """
+  alike = {(row.opcode, row.bytes): bundles[row.label] for row in rows
+           if bundles.get(row.label) is not None}
+  missing = [(row.opcode, row.bytes) for row in rows if row.cycles is None]
+  if not set(missing) <= set(alike):
+    return None
+  return sum(alike[operation] for operation in missing)
 
 
 def main():
