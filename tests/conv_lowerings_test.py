@@ -80,7 +80,7 @@ def test_any_shape(name, rows, length, groups, channels, taps, dilation_rate,
 
 
 # 40 positions of blocks of 32; windows of more than two blocks.
-@pytest.mark.parametrize('name', ['slices', 'band'])
+@pytest.mark.parametrize('name', ['slices', 'band', 'matrix'])
 @pytest.mark.parametrize('offsets', [
     range(-3, 4), range(-30, 1), range(-120, 1, 4)])
 def test_several_blocks(name, offsets):
@@ -88,7 +88,7 @@ def test_several_blocks(name, offsets):
     _check(name, [2, 40, 2, 8], list(offsets), dynamic, 'several')
 
 
-@pytest.mark.parametrize('name', ['slices', 'band'])
+@pytest.mark.parametrize('name', ['slices', 'band', 'matrix'])
 @pytest.mark.parametrize('dynamic', [False, True])
 @pytest.mark.parametrize('packing', [None, 'several'])
 def test_under_xla(name, dynamic, packing):

@@ -20,7 +20,8 @@ def add_flags(parser):
       '--lengths', nargs='+', type=int, metavar='N',
       help='of sequences, for step, decode, figure1 and tpu')
   parser.add_argument(
-      '--lowering', action='append', choices=['depthwise', 'slices', 'band'],
+      '--lowering', action='append',
+      choices=['depthwise', 'slices', 'band', 'matrix'],
       help='for op: timed beside the one that is chosen; may be repeated')
   parser.add_argument(
       '--size', choices=gin_files.sizes(),
