@@ -360,7 +360,8 @@ def fastest(x, static, offsets, several=False):
   can_band = (supports('band', static, offsets) and
               channels >= _MIN_BAND_CHANNELS and len(offsets) > 1)
   if on_tpu():
-    if (static and x.shape.as_list()[1] <= _MAX_MATRIX_LENGTH
+    if (static and x.dtype.base_dtype == tf.bfloat16
+        and x.shape.as_list()[1] <= _MAX_MATRIX_LENGTH
         and channels >= _MIN_MATRIX_CHANNELS
         and len(offsets) >= _MIN_MATRIX_TAPS):
       return 'matrix'

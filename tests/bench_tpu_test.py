@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.compiler.xla.service import hlo_pb2
+from tensorflow.python.compiler.xla import xla
+from tensorflow.python.tpu import tpu
 
-from mtf_conv import cli
+from mtf_conv import cli, conv, conv_lowerings
 from mtf_conv.base import command_line, errors
 from mtf_conv.measure.tpu import (
   compiler,
@@ -229,8 +231,75 @@ def test_cases_are_those_that_can_be():
   assert len(set(found)) == len(found)
   names = [c.lowering for c in found if (c.filters, c.segments) == (
       'light', 'several')]
-  assert names == ['attention', 'slices', 'band']
+  assert names == ['attention', 'slices', 'band', 'matrix']
   assert sum(c.lowering == 'depthwise' for c in found) == 1
+
+
+# The rule that conv_lowerings follows on TPUs.
+
+TABLE = pd.read_csv(
+    pages.ROOT / 'docs' / 'results' / 'tpu' / 'lowerings.csv',
+    keep_default_na=False)
+_CASE = [field for field in lowerings.Case._fields if field != 'lowering']
+
+
+def _cost(row):
+  """Cycles with the bundles of what has no estimate."""
+  if row.not_estimated_bundles == '':
+    assert row.not_estimated_bytes < 2**16, 'nothing to speak of'
+    return row.cycles
+  return row.cycles + float(row.not_estimated_bundles)
+
+
+def _measured():
+  chosen_among = TABLE[TABLE.lowering.isin(conv_lowerings.NAMES)]
+  return [pytest.param(rows, id='-'.join(map(str, case))) for case, rows in
+          chosen_among.groupby(['device', *_CASE])]
+
+
+def _chosen(rows):
+  case = rows.iloc[0]
+  offsets = (conv.causal_offsets if case.causal == 'True'
+             else conv.centred_offsets)(case.taps, case.dilation)
+  with tf.Graph().as_default(), program.on_tpu():
+    return conv_lowerings.fastest(
+        tf.zeros([case['rows'], case.length, case.num_filters,
+                  case.heads * case.d_kv // case.num_filters], case.dtype),
+        case.filters == 'light', offsets, case.segments == 'several')
+
+
+@pytest.mark.parametrize('rows', _measured())
+def test_the_rule_is_near_the_best_of_the_table(rows):
+  costs = {row.lowering: _cost(row) for row in rows.itertuples()}
+  assert len(costs) >= 2
+  assert costs[_chosen(rows)] <= 1.1 * min(costs.values()), costs
+
+
+def test_the_table_has_what_the_rule_is_about():
+  found = {(r.filters, r.segments, r.taps) for r in TABLE.itertuples()}
+  assert {(filters, segments, taps) for filters in ('light', 'dynamic')
+          for segments in ('one', 'several')
+          for taps in lowerings.TAPS} <= found
+
+
+def test_a_tpu_is_told_from_other_compilers():
+  seen = []
+
+  def look(x):
+    def inside(x):
+      seen.append(conv_lowerings.on_tpu())
+      return x
+    tf.function(inside, autograph=False).get_concrete_function(x)
+    return inside(x)
+
+  with tf.Graph().as_default():
+    look(tf.zeros([2]))
+    xla.compile(look, [tf.zeros([2])])
+    assert seen == [False] * 4
+    tpu.replicate(look, [[tf.zeros([2])]])
+    with program.on_tpu():
+      look(tf.zeros([2]))
+    assert seen[4:] == [True] * 4
 
 
 # What is kept.

@@ -75,7 +75,7 @@ def bars(path, frame, what, source=''):
     source: where they come from.
   """
   figure, axes = plt.subplots(
-      figsize=(9, 1.5 + 0.4 * len(frame)), layout='constrained')
+      figsize=(9, max(3, 1.5 + 0.4 * len(frame))), layout='constrained')
   left = 0 * frame.sum(axis=1)
   for number, part in enumerate(frame):
     axes.barh(frame.index, frame[part], left=left, color=f'C{number % 10}',
