@@ -147,6 +147,8 @@ def test_a_loop_of_unknown_trips_is_not_known():
      'optimizer'),
     ('assign_1/parallel_0_2/sub', 'optimizer'),
     ('stacked/encoder/block_000/layer_000/rms_norm/scale/Cast', 'variables'),
+    ('to_float_25/Cast_2', 'optimizer'),
+    ('to_float_25/XlaCustomCall', 'communication'),
     ('unstack_3/unstack', 'variables'), ('stack_10_1/stack', 'variables'),
     ('XLA_Args', 'variables'), ('', 'other'), ('reshape_7/Slice', 'other')])
 def test_kinds(name, kind):

@@ -18,6 +18,9 @@ _FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
 _TRANSFERS = ('all-reduce', 'all-gather', 'all-to-all', 'reduce-scatter',
               'collective-permute')
 
+# What program marks as a transfer has this name, and what copies its result.
+_FROM_TRANSFER = '/XlaCustomCall'
+
 COMMUNICATION, OTHER = 'communication', 'other'
 
 # A kind is the first of these that is found in the name of the TensorFlow
@@ -25,7 +28,8 @@ COMMUNICATION, OTHER = 'communication', 'other'
 _LAYER = r'{}coder/block_\d+/layer_\d+/'
 _NOT_MIXER = r'(?!EncDecAttention|DenseReluDense|\w*[Nn]orm\b|add|einsum)\w+/'
 _KINDS = (
-    ('optimizer', r'adafactor|/adam|\bassign'),
+    # Adafactor begins with gradients in float32.
+    ('optimizer', r'adafactor|/adam|\bassign|^to_float(_\d+)?/'),
     # Stacked by Mesh TensorFlow where they are alike, and copied.
     ('variables', r'\b(un)?stack(ed)?(_\d+)*/|^XLA_Args'),
     ('mixer, encoder', _LAYER.format('en') + _NOT_MIXER),
@@ -217,7 +221,7 @@ def _bytes(shape):
 
 def kind(row) -> str:
   """Returns which part of a step of training a Row belongs to, of KINDS."""
-  if row.opcode.startswith(_TRANSFERS):
+  if row.opcode.startswith(_TRANSFERS) or row.name.endswith(_FROM_TRANSFER):
     return COMMUNICATION
   for name, pattern in _KINDS:
     if re.search(pattern, row.name):
