@@ -18,7 +18,7 @@ from tensorflow.compiler.xla.service import hlo_pb2
 from tensorflow.python.compiler.xla import xla
 from tensorflow.python.tpu import tpu
 
-from mtf_conv import cli, conv, conv_lowerings
+from mtf_conv import cli, conv, conv_lowerings, hardware
 from mtf_conv.base import command_line, errors
 from mtf_conv.measure.tpu import (
   compiler,
@@ -246,11 +246,18 @@ _CASE = [field for field in lowerings.Case._fields if field != 'lowering']
 
 
 def _cost(row):
-  """Cycles with the bundles of what has no estimate."""
-  if row.not_estimated_bundles == '':
-    assert row.not_estimated_bytes < 2**16, 'nothing to speak of'
-    return row.cycles
-  return row.cycles + float(row.not_estimated_bundles)
+  """Cycles, with the bundles of what has no estimate.
+
+  Where these are not known, with what its bytes take at the memory's rate; that
+  has to be little.
+  """
+  if row.not_estimated_bundles != '':
+    return row.cycles + float(row.not_estimated_bundles)
+  name = row.device.split()[-1]
+  least = (row.not_estimated_bytes * compiler.HERTZ[row.device]
+           / hardware.topologies(name)[f'{name}-8'].memory_rate)
+  assert least < 0.01 * row.cycles
+  return row.cycles + least
 
 
 def _measured():
@@ -266,7 +273,8 @@ def _chosen(rows):
   with tf.Graph().as_default(), program.on_tpu():
     return conv_lowerings.fastest(
         tf.zeros([case['rows'], case.length, case.num_filters,
-                  case.heads * case.d_kv // case.num_filters], case.dtype),
+                  case.heads * case.d_kv // case.num_filters],
+                 case['dtype']),
         case.filters == 'light', offsets, case.segments == 'several')
 
 
