@@ -268,7 +268,7 @@ def _measured():
 
 def _chosen(rows):
   case = rows.iloc[0]
-  offsets = (conv.causal_offsets if case.causal == 'True'
+  offsets = (conv.causal_offsets if str(case.causal) == 'True'
              else conv.centred_offsets)(case.taps, case.dilation)
   with tf.Graph().as_default(), program.on_tpu():
     return conv_lowerings.fastest(
