@@ -472,6 +472,18 @@ def test_what_the_compiler_refuses_is_a_line():
   assert said.endswith('Exceeded hbm capacity by 4.1G.') and '\n' not in said
 
 
+def test_what_is_not_built_is_a_line():
+  assert program.why_not('a.gin', -9, '').startswith(
+      'a.gin: building the step was killed (signal 9)')
+  traceback = ('Traceback (most recent call last):\n  File "x"\n'
+               'mtf_conv.base.errors.UserError: num_heads (=3) is odd\n'
+               "  In call to configurable 'LightConv'\n")
+  for stderr, said in ((traceback, 'num_heads (=3) is odd'),
+                       ('noise\nValueError: no\n\n', 'ValueError: no')):
+    assert program.why_not('a.gin', 1, stderr) == (
+        f'a.gin: the step cannot be built: {said}')
+
+
 def test_tables_say_what_is_not_estimated():
   described = {'topology': 'v3:4x4', 'mesh': 'batch:32', 'batch': 128,
                'inputs': 512, 'device': 'TPU v3'}

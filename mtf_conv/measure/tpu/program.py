@@ -61,17 +61,27 @@ def export(path, module_import=(), **shapes) -> bytes:
              'CUDA_VISIBLE_DEVICES': '-1'},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if result.returncode:
-      raise errors.UserError(_why(path, result))
+      raise errors.UserError(
+          why_not(path, result.returncode, result.stderr))
     with open(out, 'rb') as f:
       return f.read()
 
 
-def _why(path, result):
-  if result.returncode < 0:
-    return (f'{path}: building the step was killed (signal '
-            f'{-result.returncode}): is there memory for it?')
-  lines = [line for line in result.stderr.splitlines() if line.strip()]
-  return f'{path}: the step cannot be built: {lines[-1] if lines else "?"}'
+def why_not(path, code, stderr) -> str:
+  """Says in one line why a step was not built.
+
+  Args:
+    path: the model's gin file.
+    code: the exit code of the process.
+    stderr: what it said.
+  """
+  if code < 0:
+    return (f'{path}: building the step was killed (signal {-code}): is there '
+            'memory for it?')
+  lines = [line for line in stderr.splitlines() if line.strip()]
+  said = errors.user_message(RuntimeError(stderr)) or lines[-1:]
+  return (f'{path}: the step cannot be built: '
+          f'{said if isinstance(said, str) else "".join(said)}')
 
 
 def translate(path, **shapes) -> bytes:
