@@ -28,7 +28,7 @@ _MIN_BAND_CHANNELS = 8
 _MAX_XLA_SLICES = 14
 # On TPUs by docs/results/tpu/lowerings.csv. Up to this length, with at least so
 # many channels that share a filter and so many taps, one product is best.
-_MAX_MATRIX_LENGTH, _MIN_MATRIX_CHANNELS, _MIN_MATRIX_TAPS = 512, 384, 5
+_MAX_MATRIX_LENGTH, _MIN_MATRIX_CHANNELS, _MIN_MATRIX_TAPS = 512, 384, 7
 # So many taps are slices; of the static filters of whole rows fewer.
 _MAX_TPU_SLICES, _MAX_TPU_STATIC_SLICES = 20, 15
 
