@@ -29,8 +29,8 @@ _MAX_XLA_SLICES = 14
 # On TPUs by docs/results/tpu/lowerings.csv. Up to this length, with at least so
 # many channels that share a filter and so many taps, one product is best.
 _MAX_MATRIX_LENGTH, _MIN_MATRIX_CHANNELS, _MIN_MATRIX_TAPS = 512, 384, 7
-# So many taps are slices; of the static filters of whole rows fewer.
-_MAX_TPU_SLICES, _MAX_TPU_STATIC_SLICES = 20, 15
+# Of what is left so many taps are slices, and more are bands.
+_MAX_TPU_SLICES = 20
 
 
 class _Mirrored:
@@ -365,9 +365,6 @@ def fastest(x, static, offsets, several=False):
         and channels >= _MIN_MATRIX_CHANNELS
         and len(offsets) >= _MIN_MATRIX_TAPS):
       return 'matrix'
-    if static and not several and supports('depthwise', static, offsets):
-      return ('depthwise' if len(offsets) > _MAX_TPU_STATIC_SLICES
-              else 'slices')
     return 'band' if can_band and len(offsets) > _MAX_TPU_SLICES else 'slices'
   if in_xla():
     # On CPUs the depthwise kernels are far slower there.

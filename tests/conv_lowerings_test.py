@@ -143,6 +143,5 @@ def test_what_is_chosen_on_tpus():
   slices, band = 'slices', 'band'
   assert found == {
       'wide': ['matrix'] * 4 + [slices, band],
-      'long': [slices, 'depthwise', slices, band, slices, band],
-      'float32': [slices, 'depthwise', slices, band, slices, band],
-      'narrow': [slices, 'depthwise', slices, slices, slices, slices]}
+      'long': [slices, band] * 3, 'float32': [slices, band] * 3,
+      'narrow': [slices, slices] * 3}
