@@ -75,6 +75,15 @@ setuptools.setup(
             'torch>=2.2',
             'transformers>=4.57',
         ],
+        # For mtf_conv bench tpu: what run_scripts/tpu_compiler.sh installs into
+        # an environment of its own, since JAX needs a later ml_dtypes than
+        # TensorFlow 2.15. Only beside TensorFlow 2.18 and later do both fit.
+        'tpu_compile': [
+            'jax==0.5.3',
+            'jaxlib==0.5.3',
+            "libtpu==0.0.11.4; sys_platform == 'linux' "
+            "and platform_machine == 'x86_64'",
+        ],
         'test': [
             'hypothesis',
             'pdoc<16',  # Later ones need Python 3.10.

@@ -66,9 +66,10 @@ def local_conv(x, filters, offsets, length_dim, segments=None, lowering=None):
     length_dim: the Dimension of x along which to convolve.
     segments: None, or an integer Tensor, shape [rows..., length_dim]: which
       segment a position belongs to, 0 for padding.
-    lowering: 'depthwise', 'slices' or 'band', see conv_lowerings; None for the
-      one that is fast where the graph is lowered. A row of several segments
-      needs filters for every position, which 'depthwise' leaves to 'band'.
+    lowering: 'depthwise', 'slices', 'band' or 'matrix', see conv_lowerings;
+      None for the one that is fast where the graph is lowered. A row of several
+      segments needs filters for every position, which 'depthwise' leaves to
+      'band'.
 
   Returns:
     A Tensor of the shape and dtype of x.

@@ -7,12 +7,13 @@ Here everything is plain TensorFlow, in one form:
     segments    [rows, length], 0 is padding; None: rows are whole
     offsets     a list of integers, one per tap
 
-A way to compute it is a class with two functions:
+A way to compute it is a class with three functions:
 
     convolve(x, filters, offsets)      y[i] = sum_j filters[(i,) j] x[i + o_j]
     correlate(x, dy, offsets, static)  the gradient of the filters
-
-The gradient of x is a convolution as well: of dy, with `mirrored` filters.
+    transposed(dy, filters, offsets)   the gradient of x: unless there is a
+                                       better way the convolution of dy, with
+                                       `mirrored` filters
 """
 
 import functools
@@ -25,9 +26,23 @@ from tensorflow.python.ops import control_flow_util
 _MIN_BAND_CHANNELS = 8
 # Under XLA, so many shifted copies still fuse into one loop.
 _MAX_XLA_SLICES = 14
+# On TPUs by docs/results/tpu/lowerings.csv. Up to this length, with at least so
+# many channels that share a filter and so many taps, one product is best.
+_MAX_MATRIX_LENGTH, _MIN_MATRIX_CHANNELS, _MIN_MATRIX_TAPS = 512, 384, 7
+# Of what is left so many taps are slices, and more are bands.
+_MAX_TPU_SLICES = 20
 
 
-class Slices:
+class _Mirrored:
+  """The gradient of x as a convolution."""
+
+  @classmethod
+  def transposed(cls, dy, filters, offsets):
+    """Returns the gradient of x."""
+    return cls.convolve(dy, *mirrored(filters, offsets))
+
+
+class Slices(_Mirrored):
   """Adds up shifted copies of x, tap by tap: any filters, any offsets."""
 
   @staticmethod
@@ -47,7 +62,7 @@ class Slices:
          for offset in offsets], -1)
 
 
-class Depthwise:
+class Depthwise(_Mirrored):
   """TensorFlow's depthwise convolution: static filters, offsets without gaps.
 
   Each product goes to the CPU kernel that is fast for it: length as the width
@@ -86,7 +101,7 @@ class Depthwise:
         tf.reshape(dfilters, [taps, groups, channels]), -1))
 
 
-class Band:
+class Band(_Mirrored):
   """Matrix products: any filters, offsets in equal steps.
 
   Each block of positions reads a window of x. The filters of a block, each
@@ -118,14 +133,73 @@ class Band:
     return tf.reduce_sum(dfilters, [0, 1]) if static else dfilters
 
 
-_LOWERINGS = {'depthwise': Depthwise, 'slices': Slices, 'band': Band}
+class Matrix:
+  """One product along the whole length, as attention's: static filters.
+
+  The matrix is zero but near its diagonal, and the same for all rows; where
+  these have several segments it is masked, as attention is. It is made by
+  comparing distances, so that nothing is moved: XLA fuses that. The work grows
+  with the square of the length.
+  """
+
+  @classmethod
+  def convolve(cls, x, filters, offsets, segments=None):
+    """Returns y; segments as of this module."""
+    matrix = cls._matrix(filters, offsets, x, segments)
+    return tf.einsum(
+        f'{"gim" if segments is None else "rgim"},rmgc->rigc', matrix, x)
+
+  @classmethod
+  def transposed(cls, dy, filters, offsets, segments=None):
+    """Returns the gradient of x."""
+    matrix = cls._matrix(filters, offsets, dy, segments)
+    return tf.einsum(
+        f'{"gim" if segments is None else "rgim"},rigc->rmgc', matrix, dy)
+
+  @classmethod
+  def correlate(cls, x, dy, offsets, static, segments=None):
+    """Returns the gradient of the filters."""
+    assert static
+    dmatrix = tf.einsum('rigc,rmgc->rgim', dy, x)
+    if segments is not None:
+      dmatrix *= _readable(segments, x.dtype)
+    dmatrix = tf.reduce_sum(dmatrix, 0)
+    return tf.stack([tf.reduce_sum(
+        tf.where_v2(tf.equal(_distances(x), offset), dmatrix, 0), [1, 2])
+                     for offset in offsets], -1)
+
+  @staticmethod
+  def _matrix(filters, offsets, x, segments):
+    """What takes positions m to i: [groups, i, m], or [rows, groups, i, m]."""
+    matrix = tf.zeros([], filters.dtype)
+    for tap, offset in enumerate(offsets):
+      matrix = tf.where_v2(tf.equal(_distances(x), offset),
+                           filters[:, tap, None, None], matrix)
+    return matrix if segments is None else (
+        matrix * _readable(segments, x.dtype))
+
+
+def _distances(x):
+  """How far from i position m is: [length, length], integers."""
+  positions = tf.range(x.shape.as_list()[1])
+  return positions - positions[:, None]
+
+
+def _readable(segments, dtype):
+  """Whether i may read m, which is 1 or 0: [rows, 1, i, m]."""
+  readers, read = segments[:, None, :, None], segments[:, None, None]
+  return tf.cast(tf.equal(readers, read) & tf.not_equal(readers, 0), dtype)
+
+
+_LOWERINGS = {'depthwise': Depthwise, 'slices': Slices, 'band': Band,
+              'matrix': Matrix}
 NAMES = tuple(_LOWERINGS)
 
 
 def supports(name, static, offsets):
   """Whether a way to compute it can do these filters and offsets."""
   step = _step(offsets)
-  return {'slices': True, 'band': step is not None,
+  return {'slices': True, 'band': step is not None, 'matrix': static,
           'depthwise': static and step == 1}[name]
 
 
@@ -188,7 +262,7 @@ def _convolve(name, offsets, x, filters, segments):
 
 def _gradients(name, offsets, x, filters, segments, dy):
   def backward(lowering, x, filters, dy):
-    return (lowering.convolve(dy, *mirrored(filters, offsets)),
+    return (lowering.transposed(dy, filters, offsets),
             lowering.correlate(x, dy, offsets, _is_static(filters)))
   return _in_segments(backward, name, x, filters, offsets, segments, dy)
 
@@ -222,14 +296,16 @@ def _in_segments(kernel, name, x, filters, offsets, segments, *dy):
   Returns:
     A tuple of what kernel returns.
   """
-  def lowering(static):
+  def lowering(static, several=False):
     if name and supports(name, static, offsets):
       return _LOWERINGS[name]
-    return _LOWERINGS[fastest(x, static, offsets)]
+    return _LOWERINGS[fastest(x, static, offsets, several)]
 
   static = _is_static(filters)
   if segments is None:
     return kernel(lowering(static), x, filters, *dy)
+  if lowering(static, several=True) is Matrix:  # It masks other segments.
+    return kernel(_OfSegments(segments), x, filters, *dy)
 
   def several():
     """Each position has filters of its own, 0 at taps in other segments."""
@@ -261,13 +337,37 @@ def _in_segments(kernel, name, x, filters, offsets, segments, *dy):
       several, strict=True)
 
 
-def fastest(x, static, offsets):
-  """The name of what is fast for filters and offsets where this is built."""
+class _OfSegments:
+  """Matrix, of rows of several segments."""
+
+  def __init__(self, segments):
+    self.convolve = functools.partial(Matrix.convolve, segments=segments)
+    self.transposed = functools.partial(Matrix.transposed, segments=segments)
+    self.correlate = functools.partial(Matrix.correlate, segments=segments)
+
+
+def fastest(x, static, offsets, several=False):
+  """The name of what is fast for filters and offsets where this is built.
+
+  Args:
+    x: see above.
+    static: whether filters are the same at all positions.
+    offsets: a list.
+    several: whether rows have several segments, which static filters do not
+      tell apart by themselves.
+  """
   channels = x.shape.as_list()[3]
   can_band = (supports('band', static, offsets) and
               channels >= _MIN_BAND_CHANNELS and len(offsets) > 1)
+  if on_tpu():
+    if (static and x.dtype.base_dtype == tf.bfloat16
+        and x.shape.as_list()[1] <= _MAX_MATRIX_LENGTH
+        and channels >= _MIN_MATRIX_CHANNELS
+        and len(offsets) >= _MIN_MATRIX_TAPS):
+      return 'matrix'
+    return 'band' if can_band and len(offsets) > _MAX_TPU_SLICES else 'slices'
   if in_xla():
-    # There, and so on TPUs, the depthwise kernels are far slower.
+    # On CPUs the depthwise kernels are far slower there.
     return 'band' if can_band and len(offsets) > _MAX_XLA_SLICES else 'slices'
   is_float32 = x.dtype.base_dtype == tf.float32
   if supports('depthwise', static, offsets) and is_float32:
@@ -278,6 +378,18 @@ def fastest(x, static, offsets):
 def in_xla():
   """Whether XLA compiles the graph that is being built, as on every TPU."""
   return control_flow_util.GraphOrParentsInXlaContext(tf.get_default_graph())
+
+
+def on_tpu():
+  """Whether the graph that is being built is for a TPU, by tpu.replicate."""
+  graph = tf.get_default_graph()
+  while graph is not None:
+    context = control_flow_util.GetContainingXLAContext(
+        graph._get_control_flow_context())
+    if context is not None:
+      return 'TPUReplicateContext' in (c.__name__ for c in type(context).mro())
+    graph = getattr(graph, 'outer_graph', None)
+  return False
 
 
 def _is_static(filters):

@@ -56,9 +56,9 @@ class GatedConv(mixer.GatedMixer):
         (equations 2 and 3) or used as it is (equation 1).
       filter_dropout_rate: dropout on the normalised filter, in training only
         (Wu et al. 2019; not in the paper).
-      lowering: 'depthwise', 'slices' or 'band', how the convolution is computed
-        (conv_lowerings); None for what is fast where it runs; or a function
-        that takes the place of conv.local_conv.
+      lowering: 'depthwise', 'slices', 'band' or 'matrix', how the convolution
+        is computed (conv_lowerings); None for what is fast where it runs; or a
+        function that takes the place of conv.local_conv.
 
     Raises:
       errors.UserError: num_filters does not divide num_heads, or a rate or

@@ -3,10 +3,6 @@
 import gc
 import os
 
-# A graph is many objects that live on: looking for cycles among them took 6% of
-# the time of a test.
-gc.set_threshold(100_000, 50, 1000)
-
 # TensorFlow reads it once, when it is first imported.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
@@ -21,6 +17,11 @@ import mtf_conv  # noqa: F401, before any test imports mesh_tensorflow or t5
 hypothesis.settings.register_profile(
     'repeatable', derandomize=True, deadline=None)
 hypothesis.settings.load_profile('repeatable')
+
+
+# A graph is many objects that live on: looking for cycles among them took 6% of
+# the time of a test.
+gc.set_threshold(100_000, 50, 1000)
 
 
 @pytest.fixture(autouse=True)

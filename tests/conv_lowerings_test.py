@@ -9,6 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from hypothesis import strategies as st
 from tensorflow.python.compiler.xla import xla
+from tensorflow.python.tpu import tpu
 
 from mtf_conv import conv_lowerings
 
@@ -80,7 +81,7 @@ def test_any_shape(name, rows, length, groups, channels, taps, dilation_rate,
 
 
 # 40 positions of blocks of 32; windows of more than two blocks.
-@pytest.mark.parametrize('name', ['slices', 'band'])
+@pytest.mark.parametrize('name', ['slices', 'band', 'matrix'])
 @pytest.mark.parametrize('offsets', [
     range(-3, 4), range(-30, 1), range(-120, 1, 4)])
 def test_several_blocks(name, offsets):
@@ -88,7 +89,7 @@ def test_several_blocks(name, offsets):
     _check(name, [2, 40, 2, 8], list(offsets), dynamic, 'several')
 
 
-@pytest.mark.parametrize('name', ['slices', 'band'])
+@pytest.mark.parametrize('name', ['slices', 'band', 'matrix'])
 @pytest.mark.parametrize('dynamic', [False, True])
 @pytest.mark.parametrize('packing', [None, 'several'])
 def test_under_xla(name, dynamic, packing):
@@ -120,3 +121,27 @@ def test_what_is_chosen():
       chosen(x, static, offsets) for static in (True, False)
       for offsets in (causal, many)) or x, [x])
   assert in_xla == ['slices', 'band', 'slices', 'band']
+
+
+def test_what_is_chosen_on_tpus():
+  """tests/bench_tpu_test.py has the table that it follows."""
+  found = {}
+
+  def look(x):
+    wide = tf.zeros([2, 512, 2, 384], tf.bfloat16)
+    for name, x in {'wide': wide, 'long': tf.zeros([1, 1024, 2, 384]),
+                    'float32': tf.cast(wide, tf.float32),
+                    'narrow': wide[..., :1]}.items():
+      found[name] = [conv_lowerings.fastest(x, static, range(k), several)
+                     for static, several in ((True, False), (True, True),
+                                             (False, True))
+                     for k in (7, 31)]
+    return x
+
+  with tf.Graph().as_default():
+    tpu.replicate(look, [[tf.zeros([1])]])
+  slices, band = 'slices', 'band'
+  assert found == {
+      'wide': ['matrix'] * 4 + [slices, band],
+      'long': [slices, band] * 3, 'float32': [slices, band] * 3,
+      'narrow': [slices, slices] * 3}

@@ -14,8 +14,10 @@ import tensorflow_estimator
 from mesh_tensorflow.transformer import transformer, utils
 from t5.models import mtf_model
 from t5.models import utils as t5_utils
+from tensorflow.python.compiler.xla import xla
 from tensorflow.python.framework import ops
 from tensorflow.python.ops import control_flow_util
+from tensorflow.python.tpu import tpu_replication
 from tensorflow.python.util import tf_export
 from tensorflow_datasets.core.download import resource
 from tensorflow_estimator.python.estimator.tpu import tpu_context
@@ -38,6 +40,13 @@ NAMES = [
     ('_ctx', 'tensorflow', ESTIMATOR.__init__),
     ('_use_tpu', 'tensorflow', tpu_context._InternalTPUContext.__init__),
     ('GraphOrParentsInXlaContext', 'tensorflow', control_flow_util),
+    ('GetContainingXLAContext', 'tensorflow', control_flow_util),
+    ('_get_control_flow_context', 'tensorflow', tf.Graph),
+    ('TPUReplicateContext', 'tensorflow', tpu_replication),
+    ('XLACompileContext', 'tensorflow', xla),
+    *[(name, 'mesh-tensorflow', mtf.simd_mesh_impl)
+      for name in ('tpu_ops', 'SimdMeshImpl')],
+    ('LaidOutVariable', 'mesh-tensorflow', mtf.simd_mesh_impl.SimdMeshImpl),
     *[(name, 'mesh-tensorflow', transformer.VocabEmbedding.__init__)
       for name in ('_embedding_weights', '_vocab_dim', '_output_dim',
                    '_scale_variable_like_classifier_weights')],
@@ -109,7 +118,8 @@ def test_every_private_name_is_on_the_page():
   package = pages.ROOT / 'mtf_conv'
   of_others = re.compile(r'(?<!self)(?<!cls)\.(_[a-z]\w+)\b')
   ours = re.compile(r'(?:def|class) (_\w+)|^\s*(?:self\.)?(_\w+) =', re.M)
-  found, defined = {}, {'_asdict', '_exit', '_forward', '_replace'}
+  found, defined = {}, {'_asdict', '_exit', '_fields', '_field_defaults',
+                    '_forward', '_replace'}
   for path in [*package.rglob('*.py'), *(pages.ROOT / 'tasks').glob('*.py')]:
     text = path.read_text()
     for name in of_others.findall(text):

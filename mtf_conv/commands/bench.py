@@ -7,11 +7,12 @@ def add_flags(parser):
   """Adds the flags; returns the function that does the work."""
   parser.add_argument(
       'what', choices=['op', 'block', 'step', 'stock', 'profile', 'decode',
-                       'generate', 'build', 'figure1'],
+                       'generate', 'build', 'figure1', 'tpu'],
       help="the convolution, the block, a step of training, what T5's own "
       'embedding, loss, norms and optimizer would take, where the time of a '
-      'step goes, decoding, decoding in PyTorch, building the graph; or the '
-      "paper's Figure 1")
+      'step goes, decoding, decoding in PyTorch, building the graph; the '
+      "paper's Figure 1; or a step of training as the TPU's compiler estimates "
+      'it, without a TPU')
   parser.add_argument(
       '--quick', action='store_true', help='less of it, within a minute')
   parser.add_argument('--out', help='a folder for the table and the picture')
@@ -19,21 +20,43 @@ def add_flags(parser):
       '--tokens', type=int, help='in a batch, not for decode')
   parser.add_argument(
       '--lengths', nargs='+', type=int, metavar='N',
-      help='of sequences, for step, decode and figure1')
+      help='of sequences, for step, decode, figure1 and tpu')
   parser.add_argument(
-      '--lowering', action='append', choices=['depthwise', 'slices', 'band'],
+      '--lowering', action='append',
+      choices=['depthwise', 'slices', 'band', 'matrix'],
       help='for op: timed beside the one that is chosen; may be repeated')
   parser.add_argument(
       '--size', choices=gin_files.sizes(),
-      help='for build (base) and figure1 (4+4 layers of d_model 256)')
+      help='for build and tpu (base) and figure1 (4+4 layers of d_model '
+      '256)')
   parser.add_argument(
       '--vocabulary', type=int,
       help="ids, for step, profile and figure1; T5's when not given")
   parser.add_argument(
       '--models', type=lambda text: text.split(','), metavar='NAME,...',
-      help="for step (transformer, lightconv and the user's own), build and "
-      'figure1 (all there are of the size), profile (lightconv.mini and '
-      'transformer.mini)')
+      help="for step (transformer, lightconv and the user's own), build, "
+      'figure1 and tpu (all there are of the size), profile (lightconv.mini '
+      'and transformer.mini)')
+  tpu = parser.add_argument_group(
+      'tpu', "libtpu compiles the step; run_scripts/tpu_compiler.sh makes its "
+      'environment, on Linux on x86-64')
+  tpu.add_argument(
+      '--topology', metavar='NAME', help='v3:4x4 (32 cores, as v3-32) when not '
+      'given; v2:2x2, v3:2x2, v4:2x2x1, ...')
+  tpu.add_argument(
+      '--mesh', metavar='DIMS', help="such as batch:16,model:2; the batch over "
+      'all cores when not given')
+  tpu.add_argument(
+      '--layout', metavar='RULES', help="of Mesh TensorFlow; T5's own when not "
+      'given')
+  tpu.add_argument(
+      '--batch', type=int, metavar='N', help='sequences in a step; 128')
+  tpu.add_argument(
+      '--layers', type=int, metavar='N', help='of the encoder and of the '
+      'decoder, to compile less of the model')
+  tpu.add_argument(
+      '--cache', metavar='DIR', help='where compiled programs are kept; '
+      '~/.cache/mtf_conv/tpu')
   modules.add_flag(parser)
 
   def run(args):
@@ -43,16 +66,22 @@ def add_flags(parser):
         'stock': {'quick'}, 'profile': {'models', 'vocabulary'},
         'decode': {'quick', 'lengths'}, 'generate': {'quick', 'lengths'},
         'build': {'quick', 'size', 'models'},
-        'figure1': {'tokens', 'lengths', 'size', 'vocabulary', 'models'}}[
-            args.what]
+        'figure1': {'tokens', 'lengths', 'size', 'vocabulary', 'models'},
+        'tpu': {'lengths', 'size', 'models', 'topology', 'mesh', 'layout',
+                'batch', 'layers', 'cache'}}[args.what]
     options = {name: value for name, value in vars(args).items()
-               if value and name not in ('what', 'out', 'module_import')}
+               if (value or value == 0 and value is not False)
+               and name not in ('what', 'out', 'module_import')}
     for name in options:
       if name not in known:
         parser.error(f'{args.what} has no --{name}')
     modules.import_all(args.module_import)
     if 'models' in options:
       options['kinds'] = options.pop('models')
+    if args.what == 'tpu':
+      from mtf_conv.measure.tpu import step
+      step.run(args.out, module_import=args.module_import, **options)
+      return
     from mtf_conv.measure.speed import bench
     if args.what == 'figure1':
       bench.figure1(args.out, **options)

@@ -65,14 +65,14 @@ def lines(path, frame, what, length, machine=''):
   plt.close(figure)
 
 
-def bars(path, frame, what, machine):
+def bars(path, frame, what, machine=''):
   """Draws a bar for each row, made of the values of its columns.
 
   Args:
     path: where the PNG goes.
     frame: a pd.DataFrame of numbers.
     what: the label of the values.
-    machine: where it was measured.
+    machine: where it was measured, or what estimates it.
   """
   figure, axes = plt.subplots(
       figsize=(9, 1.5 + 0.5 * len(frame)), layout='constrained')

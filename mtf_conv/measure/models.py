@@ -108,13 +108,15 @@ def _is_no_search(record):
   return not record.getMessage().startswith('Path not found')
 
 
-def context(mesh, dims, autoregressive, **options) -> transformer.Context:
+def context(mesh, dims, autoregressive, variable_dtype=None,
+            **options) -> transformer.Context:
   """Returns what a single layer is called with.
 
   Args:
     mesh: the mtf.Mesh.
     dims: batch, length and d_model.
     autoregressive: whether the layer is a decoder's.
+    variable_dtype: an mtf.VariableDType; None for float32.
     **options: of transformer.Context.
   """
   batch, length, model = dims
@@ -123,7 +125,8 @@ def context(mesh, dims, autoregressive, **options) -> transformer.Context:
       output_vocab_size=1, autoregressive=autoregressive,
       max_length=length.size, positional_embedding=False)
   return transformer.Context(
-      stack, mesh, [batch], length, mtf.VariableDType(tf.float32), **options)
+      stack, mesh, [batch], length,
+      variable_dtype or mtf.VariableDType(tf.float32), **options)
 
 
 def targets_length(inputs_length) -> int:

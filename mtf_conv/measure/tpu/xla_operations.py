@@ -72,7 +72,8 @@ class Findings(NamedTuple):
 
 
 def build(path, phase, mesh_shape=MESH_SHAPE, batch=BATCH, inputs=INPUTS,
-          vocabulary=models.VOCABULARY, size=()) -> tf.Graph:
+          vocabulary=models.VOCABULARY, size=(), layout=LAYOUT,
+          replicate=tpu.replicate) -> tf.Graph:
   """Builds what T5 builds for a TPU.
 
   Args:
@@ -83,6 +84,8 @@ def build(path, phase, mesh_shape=MESH_SHAPE, batch=BATCH, inputs=INPUTS,
     inputs: the length of inputs; targets are as T5's span corruption has them.
     vocabulary: how many ids there are.
     size: gin bindings that come after the file.
+    layout: layout rules.
+    replicate: what puts the program on all cores; called as tpu.replicate.
 
   Returns:
     The graph, with the program and what the host does around it.
@@ -109,7 +112,7 @@ def build(path, phase, mesh_shape=MESH_SHAPE, batch=BATCH, inputs=INPUTS,
     model_fn = utils.tpu_estimator_model_fn(
         model_type='bitransformer', transformer_model=models.make(vocabulary),
         vocabulary=(None, None), model_dir=folder, use_tpu=True,
-        mesh_shape=mesh_shape, layout_rules=mtf.convert_to_layout_rules(LAYOUT),
+        mesh_shape=mesh_shape, layout_rules=mtf.convert_to_layout_rules(layout),
         batch_size=batch, sequence_length=lengths, autostack=True,
         keep_checkpoint_max=1, save_checkpoints_steps=1000,
         learning_rate_schedule=functools.partial(
@@ -133,8 +136,8 @@ def build(path, phase, mesh_shape=MESH_SHAPE, batch=BATCH, inputs=INPUTS,
         return tf.identity(spec.loss)
 
     # T5 gives every core the whole batch, of which it takes its part.
-    tpu.replicate(program, [list(features.values())] * mesh_shape.size,
-                  device_assignment=assignment)
+    replicate(program, [list(features.values())] * mesh_shape.size,
+              device_assignment=assignment)
   return graph
 
 
