@@ -11,7 +11,11 @@ import pytest
 import seqio
 import tensorflow.compat.v1 as tf
 import tensorflow_estimator
-from mesh_tensorflow.transformer import transformer, utils
+from mesh_tensorflow.transformer import (
+    transformer,
+    transformer_layers,
+    utils,
+)
 from t5.models import mtf_model
 from t5.models import utils as t5_utils
 from tensorflow.python.compiler.xla import xla
@@ -52,6 +56,17 @@ NAMES = [
                    '_scale_variable_like_classifier_weights')],
     *[(f'_sublayers_{part}', 'mesh-tensorflow', transformer.LayerStack.__init__)
       for part in ('initial', 'per_layer', 'final')],
+    *[(name, 'mesh-tensorflow', mtf.optimize.AdafactorOptimizer)
+      for name in ('_factored_dims', '_parameter_scale')],
+    # gin has wrapped the constructor.
+    *[(name, 'mesh-tensorflow',
+       inspect.unwrap(mtf.optimize.AdafactorOptimizer.__init__))
+      for name in ('_decay_rate', '_learning_rate', '_epsilon1', '_epsilon2',
+                   '_beta1', '_stacked_dim_names', '_clipping_threshold',
+                   '_multiply_by_parameter_scale',
+                   '_exclude_from_parameter_scale')],
+    *[('attention_fn', 'mesh-tensorflow', layer) for layer in (
+        transformer_layers.SelfAttention, transformer_layers.EncDecAttention)],
     ('_loss_fn', 'mesh-tensorflow', transformer.Unitransformer.__init__),
     ('_compute_loss', 'mesh-tensorflow', transformer.Unitransformer),
     ('_call_internal', 'mesh-tensorflow', transformer.Unitransformer),
