@@ -302,7 +302,7 @@ ROOMS = (
 )
 _ROWS = ('what is typed', "the paper's grid", 'counted, checked, asked',
          "T5's main, and its runs", 'what a run is made of', 'what gin names',
-         "in place of T5's", '',
+         "in place of T5's", 'the same',
          'the operation', 'what all use')
 
 
