@@ -27,6 +27,7 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.generation.utils import GenerateBeamEncoderDecoderOutput
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+_ALPHA = 0.6  # Of the length penalty, as mtf_conv predict has it.
 _MAX_DISTANCE = 128  # From here on T5's relative biases are one.
 
 # What transformers calls the state of decoding; it was renamed in 5.x.
@@ -640,19 +641,26 @@ def beam_search(model, input_ids, generation_config, logits_processor=(),
     generation_config: num_beams, num_return_sequences, length_penalty,
       max_length and return_dict_in_generate.
     logits_processor: is given the log-probabilities.
-    stopping_criteria: those of transformers; all but the length end nothing.
+    stopping_criteria: those of transformers: the length and the end.
     synced_gpus: must be False.
     **kwargs: of the model.
 
   Returns:
     [batch * num_return_sequences, length], the best first; or a
     GenerateBeamEncoderDecoderOutput.
+
+  Raises:
+    ValueError: it is to be stopped by something else, or on several GPUs.
   """
-  del stopping_criteria
   if synced_gpus:
     raise ValueError('a beam search cannot be synchronised over GPUs')
+  for criterion in stopping_criteria:
+    name = type(criterion).__name__
+    if name not in ('MaxLengthCriteria', 'EosTokenCriteria'):
+      raise ValueError(f'a beam search cannot be stopped by {name}')
   beams, config = generation_config.num_beams, model.config
   alpha, dead = generation_config.length_penalty, -1e7
+  alpha = _ALPHA if alpha is None else alpha
   returned = generation_config.num_return_sequences or 1
   alive = input_ids.unflatten(0, (-1, beams))
   batch, _, begin = alive.shape
@@ -701,8 +709,9 @@ def beam_search(model, input_ids, generation_config, logits_processor=(),
                 value=config.pad_token_id)
   answers = torch.where(none[..., None], alive, answers)[:, :returned]
   scores = torch.where(none, log_probs, scores)[:, :returned]
-  longest = (answers != config.pad_token_id).any(0).any(0).nonzero().max() + 1
-  answers = answers[..., :max(longest, begin)].flatten(0, 1)
+  known = (answers != config.pad_token_id).any(0).any(0).nonzero()
+  longest = max([begin - 1, *known.flatten().tolist()]) + 1
+  answers = answers[..., :longest].flatten(0, 1)
   if not generation_config.return_dict_in_generate:
     return answers
   return GenerateBeamEncoderDecoderOutput(
@@ -811,7 +820,7 @@ class MtfConvForConditionalGeneration(PreTrainedModel, GenerationMixin):
     if custom_generate is None and (beams or 1) > 1 and not sampled:
       custom_generate = beam_search
       if generation_config is None:
-        kwargs.setdefault('length_penalty', 0.6)
+        kwargs.setdefault('length_penalty', _ALPHA)
     return super().generate(inputs, generation_config,
                             custom_generate=custom_generate, **kwargs)
 

@@ -19,8 +19,8 @@ def training_steps(batch, inputs, targets, vocabulary, size, say=print):
 
   Returns:
     For each way, eager and compiled, a function without arguments that trains
-    the model for one step, with Adafactor. None where torch or transformers is
-    not installed.
+    the model for one step, with Adafactor. There is none where torch or
+    transformers is not installed.
   """
   if not (machine.has('torch') and machine.has('transformers')):
     return {}

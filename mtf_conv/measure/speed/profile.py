@@ -6,8 +6,8 @@ import re
 import pandas as pd
 import tensorflow.compat.v1 as tf
 
-from mtf_conv import training
 from mtf_conv.measure import graph, models
+from mtf_conv.measure.speed import whole_models
 
 BATCH, INPUTS, TARGETS = 32, 128, 29
 _ROUNDS = 3
@@ -53,15 +53,8 @@ def bench(names, vocabulary, rows=BATCH, inputs=INPUTS, targets=TARGETS,
 
 
 def _profile(path, shape, stock):
-  models.parse([path], models.AS_ON_TPU if stock else ())
   with graph.Builder() as builder:
-    if not stock:
-      training.read_once(tf.get_variable_scope())
-    _, gradients = models.training(builder, *shape)
-    updates = models.optimize(builder, gradients)
-    lowering = builder.lower()
-    sess = builder.session(lowering)
-    updates = [lowering.lowered_operation(op) for op in updates]
+    sess, updates, _ = whole_models.build(builder, path, shape, stock=stock)
   for _ in range(2):
     sess.run(updates)
   spent = collections.Counter()

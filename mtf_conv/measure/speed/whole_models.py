@@ -34,16 +34,9 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
         f'a batch must have tokens for at least one input of length {inputs}')
   name = f'{models.kind(path)} N={inputs}'
   say(name)
-  models.parse([path], [*size, *(models.AS_ON_TPU if stock else ())])
   shape = (batch, inputs, targets, vocabulary)
   with graph.Builder() as builder:
-    if not stock:
-      training.read_once(tf.get_variable_scope())
-    loss, gradients = models.training(builder, *shape)
-    updates = models.optimize(builder, gradients)
-    lowering = builder.lower()
-    fetched = [lowering.export_to_tf_tensor(t) for t in (loss, *gradients)]
-    sess = builder.session(lowering)
+    sess, updates, fetched = build(builder, path, shape, size, stock)
     # The Transformer has no convolution that could be wrong.
     if check and models.kind(path) != 'transformer':
       weights, found = sess.run(
@@ -53,8 +46,32 @@ def training_step(path, batch, inputs, targets, vocabulary, size, say=print,
       # float64 by 5e-3, of the fast one by up to 1e-2. The block has no ReLU
       # and is compared more closely, in block.py.
       reference.check(name, found, _plain(shape, weights), tolerance=5e-2)
-  return graph.timed(
-      sess, [lowering.lowered_operation(op) for op in updates])
+  return graph.timed(sess, updates)
+
+
+def build(builder, path, shape, size=(), stock=False):
+  """Builds a step of training.
+
+  Args:
+    builder: a graph.Builder, entered.
+    path: the model's gin file.
+    shape: (rows in a batch, length of inputs, of targets, ids).
+    size: gin bindings that come after the file.
+    stock: whether embedding, loss, norms and optimizer are T5's own.
+
+  Returns:
+    (a session; the tf.Operations of the step; the loss and the gradients,
+    tf.Tensors)
+  """
+  models.parse([path], [*size, *(models.AS_ON_TPU if stock else ())])
+  if not stock:
+    training.read_once(tf.get_variable_scope())
+  loss, gradients = models.training(builder, *shape)
+  updates = models.optimize(builder, gradients)
+  lowering = builder.lower()
+  fetched = [lowering.export_to_tf_tensor(t) for t in (loss, *gradients)]
+  return (builder.session(lowering),
+          [lowering.lowered_operation(op) for op in updates], fetched)
 
 
 def _plain(shape, weights):
