@@ -23,6 +23,7 @@ from mesh_tensorflow.transformer import attention as stock_attention
 from mesh_tensorflow.transformer import transformer_layers
 
 from mtf_conv import conv_lowerings
+from mtf_conv.base import mesh
 
 
 @gin.configurable(module='mtf_conv.attention')
@@ -295,18 +296,12 @@ class AttentionGradOperation(mtf.Operation):
 
     found = mesh_impl.slicewise(
         slices, *(lowering.tensors[t] for t in self.inputs))
-    split = mesh_impl.tensor_layout(order.weights).tensor_axis_to_mesh_axis
+    split = mesh.axes_of(lowering, w)
     for output, laid_out in zip(self.outputs, found):
-      kept = mesh_impl.tensor_layout(output).tensor_axis_to_mesh_axis
-      axes = [axis for axis in split if axis is not None and axis not in kept]
-      if axes:
-        laid_out = mtf.LazyAllreduceSum(
-            mesh_impl, laid_out, axes,
-            add_counter_fn=lambda output=output, axes=axes: (
-                lowering.add_counter(
-                    f'allreduce/{axes}/attention',
-                    mesh_impl.laid_out_size(output.shape))))
-      lowering.set_tensor_lowering(output, laid_out)
+      kept = mesh.axes_of(lowering, output)
+      lowering.set_tensor_lowering(output, mesh.summed(
+          lowering, laid_out, [axis for axis in split if axis not in kept],
+          output, 'attention'))
     for dim in (order.key_dim, order.value_dim):
       lowering.add_counter('einsum', 2 * mesh_impl.laid_out_size(
           mtf.Shape([*order.weights.dims, dim])))

@@ -22,6 +22,8 @@ import math
 import mesh_tensorflow as mtf
 import tensorflow.compat.v1 as tf
 
+from mtf_conv.base import mesh
+
 # Logits in a chunk: what the caches of a server's processor hold.
 _LOGITS = 16 << 20
 
@@ -159,8 +161,7 @@ class ChunkedCrossEntropy(mtf.Operation):
     if self._train:  # That of the logits is counted where they are made.
       lowering.add_counter('einsum', 2 * mesh_impl.laid_out_size(mtf.Shape(
           [*self.inputs[0].shape.dims, self._vocab_dim])))
-    split = [axis for axis in mesh_impl.tensor_layout(
-        self.inputs[2]).tensor_axis_to_mesh_axis if axis is not None]
+    split = mesh.axes_of(lowering, self.inputs[2])
     dhidden = mesh_impl.slicewise(
         lambda h, *chunks: tf.reshape(
             tf.cast(tf.concat(chunks, 0), h.dtype), h.shape), hidden, *dhidden)
@@ -170,9 +171,9 @@ class ChunkedCrossEntropy(mtf.Operation):
         weights, dweights)
     for output, laid_out, axes in zip(
         self.outputs, (loss, dhidden, dweights),
-        (split, [vocab_axis] if vocab_axis is not None else [], split)):
-      lowering.set_tensor_lowering(output, _summed(
-          lowering, mesh_impl, laid_out, axes, output.shape))
+        (split, [vocab_axis], split)):
+      lowering.set_tensor_lowering(output, mesh.summed(
+          lowering, laid_out, axes, output, 'chunked_cross_entropy'))
 
   @property
   def _off_value(self):
@@ -270,13 +271,3 @@ def _chunks(rows, longest):
   number = -(-rows // longest)
   for i in range(number):
     yield rows * i // number, rows * (i + 1) // number
-
-
-def _summed(lowering, mesh_impl, laid_out, axes, shape):
-  """Adds up over axes of the mesh."""
-  if not axes:
-    return laid_out
-  return mtf.LazyAllreduceSum(
-      mesh_impl, laid_out, axes, add_counter_fn=lambda: lowering.add_counter(
-          f'allreduce/{axes}/chunked_cross_entropy',
-          mesh_impl.laid_out_size(shape)))

@@ -19,6 +19,7 @@ import mesh_tensorflow as mtf
 import tensorflow.compat.v1 as tf
 
 from mtf_conv import conv_lowerings
+from mtf_conv.base import mesh
 
 
 def centred_offsets(filter_size, dilation_rate=1):
@@ -256,13 +257,8 @@ class _Slices:
     length_axis = self._mesh_axis(self._forward.length_dim)
     summed = [axis for axis in split if axis is not None and
               axis not in kept and axis != length_axis]
-    if not summed:
-      return dfilters
-    size = self._mesh_impl.laid_out_size(self._filters.shape)
-    return mtf.LazyAllreduceSum(
-        self._mesh_impl, dfilters, summed,
-        add_counter_fn=lambda: self._lowering.add_counter(
-            f'allreduce/{summed}/local_conv', size))
+    return mesh.summed(
+        self._lowering, dfilters, summed, self._filters, 'local_conv')
 
   def count_multiply_adds(self, passes):
     """Counts one for each tap of each element of x, passes times."""

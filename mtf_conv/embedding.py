@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
 
 from mtf_conv import conv_lowerings
+from mtf_conv.base import mesh
 
 
 @gin.configurable(module='mtf_conv.embedding')
@@ -112,7 +113,7 @@ class LookupOperation(mtf.Operation):
     axis = mesh_impl.tensor_dimension_to_mesh_axis(self.vocab_dim)
     lowering.set_tensor_lowering(
         self.outputs[0],
-        _summed(lowering, mesh_impl, y, [axis], self.outputs[0].shape))
+        mesh.summed(lowering, y, [axis], self.outputs[0], 'lookup'))
 
   def part(self, mesh_impl):
     """Which part of the vocabulary a processor has, 0 if it has all of it."""
@@ -182,18 +183,7 @@ class LookupGradOperation(mtf.Operation):
     sums = mesh_impl.slicewise(
         sum_rows, *(lowering.tensors[t] for t in self.inputs),
         self._forward.part(mesh_impl))
-    split = mesh_impl.tensor_layout(self.inputs[1]).tensor_axis_to_mesh_axis
-    kept = mesh_impl.tensor_layout(dweights).tensor_axis_to_mesh_axis
-    lowering.set_tensor_lowering(dweights, _summed(
-        lowering, mesh_impl, sums, [axis for axis in split if axis not in kept],
-        dweights.shape))
-
-
-def _summed(lowering, mesh_impl, laid_out, axes, shape):
-  """Adds up over axes of the mesh; None among them is no axis."""
-  axes = [axis for axis in axes if axis is not None]
-  if not axes:
-    return laid_out
-  return mtf.LazyAllreduceSum(
-      mesh_impl, laid_out, axes, add_counter_fn=lambda: lowering.add_counter(
-          f'allreduce/{axes}/lookup', mesh_impl.laid_out_size(shape)))
+    kept = mesh.axes_of(lowering, dweights)
+    lowering.set_tensor_lowering(dweights, mesh.summed(
+        lowering, sums, [axis for axis in mesh.axes_of(lowering, self.inputs[1])
+                         if axis not in kept], dweights, 'lookup'))

@@ -17,6 +17,7 @@ import tensorflow.compat.v1 as tf
 from mesh_tensorflow.transformer import transformer
 
 from mtf_conv import conv_lowerings
+from mtf_conv.base import mesh
 
 
 @gin.configurable(module='mtf_conv.norm')
@@ -120,14 +121,9 @@ class RmsNormGradOperation(mtf.Operation):
     dots, dscales = mesh_impl.slicewise(_sums, dy, x, scale, r)
     lowering.set_tensor_lowering(dx, mesh_impl.slicewise(
         self._dx, dy, x, scale, r, self._forward.summed(lowering, dots)))
-    axes = [axis for axis in mesh_impl.tensor_layout(
-        self.inputs[3]).tensor_axis_to_mesh_axis if axis is not None]
-    if axes:
-      dscales = mtf.LazyAllreduceSum(
-          mesh_impl, dscales, axes, add_counter_fn=lambda: lowering.add_counter(
-              f'allreduce/{axes}/rms_norm',
-              mesh_impl.laid_out_size(dscale.shape)))
-    lowering.set_tensor_lowering(dscale, dscales)
+    lowering.set_tensor_lowering(dscale, mesh.summed(
+        lowering, dscales, mesh.axes_of(lowering, self.inputs[3]), dscale,
+        'rms_norm'))
 
   def _dx(self, dy, x, scale, r, dots):
     size = self._forward.model_dim.size
