@@ -79,6 +79,8 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
   # these for an evaluation does not look at shapes.
   if not estimator._ctx._use_tpu:
     estimator._create_global_step = _create_global_step
+    if not tf.config.list_physical_devices('GPU'):
+      rewrite_little(estimator._session_config.graph_options.rewrite_options)
   if held_out:
     held_out = held_out(estimator.model_dir, vocabulary, sequence_length)
   try:
@@ -145,6 +147,24 @@ def read_once(scope):
   """
   scope.set_use_resource(True)
   scope.set_caching_device(lambda op: op.device)
+
+
+def rewrite_little(options):
+  """Has TensorFlow inline functions and drop dependencies, and no more.
+
+  All its passes over a graph of training take longer than building it, twice,
+  and a step on the CPU is no faster for the others: the operations of a model
+  are in few passes already.
+
+  Args:
+    options: a RewriterConfig, which is changed.
+  """
+  for field in options.DESCRIPTOR.fields:
+    if field.enum_type is options.Toggle.DESCRIPTOR:
+      setattr(options, field.name, options.OFF)
+  options.memory_optimization = options.NO_MEM_OPT
+  options.function_optimization = options.ON
+  options.dependency_optimization = options.ON
 
 
 class ModelDirGuard(tf.train.SessionRunHook):

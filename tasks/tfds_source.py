@@ -11,6 +11,8 @@ from mtf_conv.tasks import labels
 from mtf_conv import vocabulary
 from mtf_conv.base import errors, network
 
+_SHUFFLED = 100_000  # Rows among which the next one is drawn, at most.
+
 
 def default_data_dir():
   """Returns the folder in which TFDS looks for data unless told another."""
@@ -72,8 +74,10 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
       filters: a dictionary from SeqIO's splits to functions that say whether an
         example is in the split; all are where a split has none.
       label_of: a function from an example to an integer, its class, where gin
-        may limit the labels of the split 'train'.
+        may draw a part of the split 'train', and the split 'dev' from it.
     """
+    if label_of:
+      splits = {**splits, labels.DEV: splits['train']}
     super().__init__(name_fn(), splits=splits)
     self._name_fn = name_fn
     self._split_map = splits
@@ -102,27 +106,29 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
                   **kwargs):
     """As in seqio.TfdsDataSource, of prepared data alone."""
     self._require_prepared()
-    if self._is_limited(split):
-      dataset = labels.limited(
-          lambda: super(PreparedTfdsDataSource, self).get_dataset(
-              split, shuffle=False, **kwargs), self._label_of,
+    if labels.divides(split):
+      if not self._label_of:
+        raise errors.UserError(
+            f'mtf_conv.tasks.labels: {self.tfds_dataset.name} is of no task of '
+            'classification, and no part of its rows can be drawn')
+      dataset = labels.rows(
+          split, lambda: super(PreparedTfdsDataSource, self).get_dataset(
+              'train', shuffle=False, **kwargs), self._label_of,
           self.tfds_dataset.name)
       if shard_info:
         dataset = dataset.shard(shard_info.num_shards, shard_info.index)
-      return dataset.shuffle(labels.limit(), seed=seed) if shuffle else dataset
+      rows = min(self.num_input_examples(split), _SHUFFLED)
+      return dataset.shuffle(rows, seed=seed) if shuffle else dataset
     dataset = super().get_dataset(
         split, shuffle=shuffle, seed=seed, shard_info=shard_info, **kwargs)
     keep = self._filters.get(split)
     return dataset.filter(keep) if keep else dataset
 
-  def _is_limited(self, split):
-    return self._label_of and split == 'train' and labels.limit() is not None
-
   def num_input_examples(self, split):
     """Returns the rows of a split; None where only reading could tell."""
     self._require_prepared()
-    if self._is_limited(split):
-      return labels.limit()
+    if labels.divides(split):
+      return labels.count(split, super().num_input_examples('train'))
     return None if split in self._filters else super().num_input_examples(split)
 
   def list_shards(self, split):

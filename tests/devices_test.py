@@ -7,6 +7,7 @@ import sys
 
 import killed_training
 import pytest
+from tensorflow.core.protobuf import rewriter_config_pb2
 
 from mtf_conv import training
 from mtf_conv.base import gin_files
@@ -32,6 +33,20 @@ def test_each_device_has_its_share():
 def test_names_of_devices():
   assert training.virtual_devices('batch:2;model:2') == [
       'cpu:0', 'cpu:1', 'cpu:2', 'cpu:3']
+
+
+def test_a_graph_is_hardly_rewritten():
+  options = rewriter_config_pb2.RewriterConfig()
+  options.meta_optimizer_iterations = options.ONE
+  training.rewrite_little(options)
+  on = {field.name for field, value in options.ListFields()
+        if value == options.ON and field.enum_type.name == 'Toggle'}
+  assert on == {'function_optimization', 'dependency_optimization'}
+  off = {field.name for field, value in options.ListFields()
+         if value == options.OFF and field.enum_type.name == 'Toggle'}
+  assert {'layout_optimizer', 'constant_folding', 'remapping',
+          'arithmetic_optimization'} < off
+  assert options.memory_optimization == options.NO_MEM_OPT
 
 
 def _train(model_dir, model, *hardware):

@@ -81,6 +81,58 @@ def test_a_wrong_limit_is_told(trec, limit, message):
   assert message in str(error.value) and '\n' not in str(error.value)
 
 
+def test_rows_to_choose_by_are_not_trained_on(trec):
+  everything = _targets(trec)
+  whole = sum(everything.values())
+  gin.bind_parameter('mtf_conv.tasks.labels.dev', 1)
+  dev = _targets(trec, labels.DEV)
+  assert sum(dev.values()) == trec.num_input_examples(labels.DEV) == 1
+  rest = _targets(trec, shuffle=True, seed=1)
+  assert rest + dev == everything
+  assert trec.num_input_examples('train') == whole - 1
+  gin.bind_parameter('mtf_conv.tasks.labels.limit', 1)
+  few = _targets(trec)
+  assert sum(few.values()) == 1 and not few - rest
+  assert _targets(trec, labels.DEV) == dev
+  gin.bind_parameter('mtf_conv.tasks.labels.limit', whole)
+  with pytest.raises(errors.UserError, match=f'must be at most {whole - 1}, .*'
+                     "without the 1 in the split 'dev'"):
+    _targets(trec)
+
+
+@pytest.mark.parametrize('dev, split, message', [
+    (10**6, 'train', 'must be less than '), (-1, 'train', 'must be the number'),
+    (0, labels.DEV, r'\(=0\) must be the number of training rows')])
+def test_a_wrong_number_to_choose_by_is_told(trec, dev, split, message):
+  gin.bind_parameter('mtf_conv.tasks.labels.dev', dev)
+  with pytest.raises(errors.UserError, match=message):
+    _targets(trec, split)
+
+
+def test_a_task_without_classes_has_no_few_labels(trec):
+  gin.bind_parameter('mtf_conv.tasks.labels.limit', 3)
+  source = trec.source
+  without = type(source)(
+      lambda: source.tfds_dataset.name, {'train': 'train'}, remedy='')
+  with pytest.raises(errors.UserError, match='trec:1.0.0 is of no task'):
+    without.get_dataset('train')
+
+
+def test_a_grid_chooses_by_held_out_rows(tmp_path):
+  scale = grid.load_scale('mini')
+  scale['tasks'] = {'trec@100': {'steps': 10, 'inputs': 40, 'dev': 50}}
+  train, validation, dev = grid.make(
+      scale, str(tmp_path), ['lightconv'], None, ['raw'], [0.001])
+  assert grid.DEV == labels.DEV == dev.split
+  held_out = '--gin_param=mtf_conv.tasks.labels.dev = 50'
+  assert held_out in train.job.argv and held_out in dev.job.argv
+  assert held_out not in validation.job.argv
+  assert "--gin_param=utils.run.dataset_split = 'dev'" in dev.job.argv
+  assert dev.job.needs == (validation.job.name,)
+  assert dev.job.outputs[0].endswith('/dev_eval/trec_*_predictions')
+  assert len({run.job.name for run in (train, validation, dev)}) == 3
+
+
 def test_a_grid_has_tasks_with_few_labels(tmp_path):
   scale = grid.load_scale('mini')
   scale['tasks'] = {'trec@100': {'steps': 10, 'inputs': 40},

@@ -224,7 +224,7 @@ def test_status(tmp_path):
 
 def _write_scores(run, curve):
   for metric in scores.metrics(run.task):
-    with tf.summary.FileWriter(f'{run.model_dir}/validation_eval',
+    with tf.summary.FileWriter(f'{run.model_dir}/{run.split}_eval',
                                filename_suffix=run.task + metric) as writer:
       for step, score in curve.items():
         writer.add_summary(tf.Summary(value=[tf.Summary.Value(
@@ -275,6 +275,30 @@ def test_scores_are_the_paper_s_rule(trec):
   assert np.isnan(cells.loc['pretrained', 'transformer'].ours)
   assert sum('at step 300 is nan' in note for note in notes) == 12
   assert sum('no accuracy yet' in note for note in notes) == 4
+
+
+def test_scores_are_chosen_by_held_out_rows(tmp_path):
+  scale = grid.load_scale('mini')
+  scale['tasks']['trec']['dev'] = 50
+  runs = grid.make(
+      scale, str(tmp_path), models=['lightconv'], tasks=['trec'],
+      inits=['raw'], learning_rates=[0.001, 0.0001], seeds=[0, 1])
+  with tf.Graph().as_default():
+    for run in runs:
+      if run.stage == 'evaluate':
+        better = 4 * (run.learning_rate == 0.0001) + run.seed
+        _write_scores(run, {100: 60 + better, 200: 50 - better} if (
+            run.split == grid.DEV) else {100: 70 - better, 200: 90})
+  collected, notes = scores.collect(runs)
+  assert len(collected) == 4 and not notes
+  cell, = scores.cells(collected).to_dict('records')
+  # 0.0001 and step 100 are the best on the held-out rows, at 66 and 65.
+  assert (cell['ours'], cell['peak'], cell['chosen_on']) == (65.5, 90, 'dev')
+  assert (cell['learning_rate'], cell['step']) == (0.0001, 100)
+  page.write(runs, tmp_path / 'out', 'About.')
+  said = (tmp_path / 'out' / 'index.html').read_text()
+  assert 'Checkpoint and rate of all are the best on rows that' in said
+  assert 'a little too high' not in said
 
 
 def test_table_2(trec):

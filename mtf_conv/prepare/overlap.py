@@ -19,7 +19,7 @@ import tqdm
 
 from mtf_conv.base import autograph, errors, files, terminal
 from mtf_conv.prepare import train_vocabulary
-from mtf_conv.tasks import tfds_source
+from mtf_conv.tasks import labels, tfds_source
 
 WORDS = 13
 _FEWEST = 8
@@ -52,7 +52,7 @@ def measure(corpus, tasks, data_dir=None):
 
   Args:
     corpus: the name of a task that pre-trains on text.
-    tasks: names of tasks, whose splits besides 'train' are looked for.
+    tasks: names of tasks, whose rows that are not trained on are looked for.
     data_dir: TFDS's data folder, in which all is prepared; TFDS's default when
       None.
 
@@ -64,7 +64,8 @@ def measure(corpus, tasks, data_dir=None):
     seqio.set_tfds_data_dir_override(os.path.abspath(data_dir))
   documents = train_vocabulary.documents_of_task(corpus)
   names = [(task, split) for task in tasks
-           for split in seqio.TaskRegistry.get(task).splits if split != 'train']
+           for split in seqio.TaskRegistry.get(task).splits
+           if split not in ('train', labels.DEV)]
   splits = [
       {'task': task, 'split': split, **found} for (task, split), found
       in zip(names, _find([_rows(*name) for name in names], documents()))]

@@ -5,12 +5,14 @@ Its stages, `pretrain`, `finetune` and `evaluate`, hold gin files, gin bindings
 and the numbers that these take (`%(steps)d`, ...); an entry of `tasks` holds
 what differs from `finetune` for one task, and under `evaluate_on` the tasks it
 is scored on, where that is not the task alone. A task `sst2@2000` is sst2 with
-2,000 labelled rows. `prepare` names the tasks whose data is prepared first, and
-under `vocabulary` a task on whose text a vocabulary of a `size` is trained for
-all, and in whose text the rows that are scored are looked for; all lie in the
-folder of the grid. `environment` holds environment
-variables of all jobs: without oneDNN, training on one thread is repeatable to
-the last bit, and with checkpoints in float32 a restart changes nothing.
+2,000 labelled rows. With `dev` so many rows are taken out of a task's training
+set, checkpoints are scored on them as well, and the report chooses by them.
+`prepare` names the tasks whose data is prepared first, and under `vocabulary` a
+task on whose text a vocabulary of a `size` is trained for all, and in whose
+text the rows that are scored are looked for; all lie in the folder of the grid.
+`environment` holds environment variables of all jobs: without oneDNN, training
+on one thread is repeatable to the last bit, and with checkpoints in float32 a
+restart changes nothing.
 `hardware` is what they run on. `seeds` are those of fine-tuning; each has its
 own pre-training, unless `pretrain` has a `seed`: then all go on from that one.
 `like` names the scale from which comes all that a file does not say itself,
@@ -29,6 +31,7 @@ from mtf_conv.base import errors, gin_files
 from mtf_conv.replicate import jobs, paper
 
 _SCALES = os.path.join(os.path.dirname(__file__), 'scales')
+DEV = 'dev'  # The split of mtf_conv.tasks.labels.
 _STAGES = ('pretrain', 'finetune', 'evaluate')
 
 # About what a tiny model takes on one core: they say what part of all the work
@@ -52,6 +55,7 @@ class Run:
     init: 'raw' or 'pretrained'.
     learning_rate: of fine-tuning.
     numbers: steps, sequences, inputs, targets of training.
+    split: that an evaluation scores.
   """
 
   stage: str
@@ -63,6 +67,7 @@ class Run:
   init: Optional[str] = None
   learning_rate: Optional[float] = None
   numbers: dict = dataclasses.field(default_factory=dict)
+  split: str = 'validation'
 
 
 def scale_names():
@@ -118,14 +123,20 @@ def _registered(scale):
   return list(dict.fromkeys(map(registered, scale['tasks'])))
 
 
-def _limit(task):
-  """Returns gin bindings: as many labels as a task's name says."""
+def _labels(task, dev):
+  """Returns gin bindings: the training rows of a task.
+
+  Args:
+    task: its name, which may say how many there are.
+    dev: how many are taken out, to choose by.
+  """
   _, limited, count = task.partition('@')
   if limited and not count.isdecimal():
     raise errors.UserError(
         f'task {task!r}: expected a number of labels after @, as in '
         f'{registered(task)}@2000')
-  return [f'mtf_conv.tasks.labels.limit = {count}'] if limited else []
+  return [*([f'mtf_conv.tasks.labels.limit = {count}'] if limited else []),
+          *([f'mtf_conv.tasks.labels.dev = {dev}'] if dev else [])]
 
 
 def make(scale, root, models=None, tasks=None, inits=None, learning_rates=None,
@@ -268,28 +279,37 @@ class _Grid:
         'finetune', stage, folder, seed,
         bindings=[
             f'LEARNING_RATE = {learning_rate!r}', 'PRETRAINED = ' + (
-                repr(pretrain_dir) if pretrained else 'None'), *_limit(task)],
+                repr(pretrain_dir) if pretrained else 'None'),
+            *_labels(task, stage.get('dev'))],
         needs=(self._name(pretrain_dir),) if pretrained else (), **where)
     runs = [train]
     for scored in stage.get('evaluate_on', [task]):
       # One after the other: event files are named by the second.
       runs.append(self._evaluate(
           folder, scored, task, seed, runs[-1].job.name, where))
+    if stage.get('dev'):
+      runs.append(self._evaluate(
+          folder, task, task, seed, runs[-1].job.name, where, DEV,
+          [f'utils.run.dataset_split = {DEV!r}', *_labels(task, stage['dev'])]))
     return runs
 
-  def _evaluate(self, folder, scored, task, seed, after, where):
-    name, known = self._name(folder), registered(scored)
+  def _evaluate(self, folder, scored, task, seed, after, where,
+                split='validation', bindings=()):
+    known = registered(scored)
+    name = f'{self._name(folder)}.evaluate'
+    if scored != task:
+      name += f'_{scored}'
+    if split != 'validation':
+      name += f'_{split}'
     job = jobs.Job(
-        name=f'{name}.evaluate' if scored == task else (
-            f'{name}.evaluate_{scored}'),
-        argv=self._command(
+        name=name, argv=self._command(
             where['model'], folder,
             {'gin_params': [], **self._scale['evaluate'], 'task': known},
-            [f"MIXTURE_NAME = '{known}'"]),
-        outputs=(os.path.join(glob.escape(folder), 'validation_eval',
+            [f"MIXTURE_NAME = '{known}'", *bindings]),
+        outputs=(os.path.join(glob.escape(folder), f'{split}_eval',
                               f'{known}_*_predictions'),),
         needs=(after,), seconds=_START_SECONDS)
-    return Run('evaluate', seed=seed, job=job, model_dir=folder,
+    return Run('evaluate', seed=seed, job=job, model_dir=folder, split=split,
                **{**where, 'task': scored})
 
   def _train(self, stage_name, stage, folder, seed, model, task=None,

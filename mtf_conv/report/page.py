@@ -60,6 +60,7 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
   page = environment.get_template('page.html.j2').render(
       title='Pre-trained convolutions and a pre-trained Transformer',
       about=about, has_paper=bool(cells.paper.notna().any()),
+      chosen_on_dev=_chosen_on_dev(cells),
       columns=table2.columns(cells), parts=table2.arrange(cells),
       answers=answers.answer(cells, _speeds(grid_runs)),
       differences=[*differences.itertuples()],
@@ -72,6 +73,13 @@ def write(grid_runs, out_dir, about='', figures_dir=None):
       notes=notes)
   _write(out_dir, 'index.html', page)
   return markdown, notes
+
+
+def _chosen_on_dev(cells):
+  """Returns the tasks that are chosen by held-out rows: 'all', or names."""
+  by_dev = cells.chosen_on == grid.DEV
+  return 'all' if len(cells) and by_dev.all() else ', '.join(
+      dict.fromkeys(cells.task[by_dev]))
 
 
 def _write(out_dir, name, text):

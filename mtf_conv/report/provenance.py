@@ -109,7 +109,7 @@ def _check_scores(run):
   lines = []
   for metric in scores.metrics(run.task)[:1]:
     scored = set(events.scores(
-        run.model_dir, grid.registered(run.task), metric).index)
+        run.model_dir, grid.registered(run.task), metric, run.split).index)
     if not scored:
       continue  # The table says that it is missing.
     missing = found - scored - {0}  # Nobody misses what was not trained.
