@@ -221,21 +221,33 @@ def labelled(split, seed=0):
   return questions
 
 
+def _text():
+  """Returns what the SentencePiece model is trained on, a list of lines."""
+  return unlabelled() + [' '.join(pair) for pair in labelled('train')]
+
+
+@functools.lru_cache(maxsize=None)
+def _key():
+  """Returns a name of the SentencePiece model, made from its text.
+
+  Its path is asked for several times in each row that is decoded.
+  """
+  return hashlib.sha256('\n'.join(
+      [str(_VOCABULARY_SIZE), *_text()]).encode()).hexdigest()[:16]
+
+
 def model_path():
   """Returns the path of the corpus's SentencePiece model.
 
   It is trained when it is first asked for, which takes a second, and kept in
   the user's cache folder under a name made from the text.
   """
-  text = unlabelled() + [' '.join(pair) for pair in labelled('train')]
-  key = hashlib.sha256(
-      '\n'.join([str(_VOCABULARY_SIZE), *text]).encode()).hexdigest()[:16]
   path = os.path.join(os.path.dirname(vocabulary.cache_path()),
-                      f'corpus.{key}.sentencepiece.model')
+                      f'corpus.{_key()}.sentencepiece.model')
   if not os.path.exists(path):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=model,
+        sentence_iterator=iter(_text()), model_writer=model,
         vocab_size=_VOCABULARY_SIZE, model_type='bpe', pad_id=0, eos_id=1,
         unk_id=2, bos_id=-1, character_coverage=1.0, num_threads=1,
         normalization_rule_name='identity', minloglevel=2)

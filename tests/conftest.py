@@ -9,6 +9,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 import gin
 import hypothesis
 import pytest
+import tensorflow.compat.v1 as tf
 
 import mtf_conv  # noqa: F401, before any test imports mesh_tensorflow or t5
 
@@ -25,8 +26,9 @@ gc.set_threshold(100_000, 50, 1000)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_bound():
-  """What a test binds by gin is gone after it."""
+def nothing_lasts(monkeypatch):
+  """What a test binds by gin, or turns off in TensorFlow, is gone after it."""
+  monkeypatch.setattr(tf, 'disable_v2_behavior', lambda: None)
   yield
   gin.clear_config()
 

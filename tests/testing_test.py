@@ -24,7 +24,8 @@ def _failed(results):
 
 @pytest.mark.parametrize('model, bindings', [
     pytest.param('transformer.tiny', SMALL, marks=pytest.mark.slow),
-    ('lightconv.tiny', ['mtf_conv.layers.LightConv.filter_size = 5']),
+    ('lightconv.tiny', [
+        *SMALL, 'mtf_conv.layers.LightConv.filter_size = 5']),
     ('dynamicconv.tiny', [
         *SMALL, 'mtf_conv.layers.DynamicConv.filter_size = 5']),
     ('dilatedconv.tiny', ['filter_sizes = [5, 5]'])])

@@ -20,7 +20,7 @@ INPUTS = 128  # And where they write whole answers.
 
 def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS,
           whole_lengths=WHOLE_LENGTHS, d_model=512, batch=16,
-          size=models.BENCH_SIZE, say=print):
+          size=models.BENCH_SIZE, whole_size=(), say=print):
   """Times the first 16 tokens of sequences for which there is room.
 
   Args:
@@ -31,6 +31,7 @@ def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS,
     d_model: the number of channels of the layer.
     batch: sequences at once; of a model, 1 as well.
     size: gin bindings of the models.
+    whole_size: and of those that write whole answers.
     say: is told of each case before it is measured.
 
   Returns:
@@ -66,7 +67,7 @@ def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS,
       kinds = ('transformer', 'lightconv')
       say(f'whole answers of {length} tokens, batch {model_batch}')
       times = timing.interleave({
-          kind: model(kind, model_batch, length, source=INPUTS, steps=length)
+          kind: model(kind, model_batch, length, whole_size, INPUTS, length)
           for kind in kinds}, seconds, min_rounds=3, warm_up=1)
       rows += results.rows(
           f'{length} tokens greedily, mini, {INPUTS} inputs, batch '
