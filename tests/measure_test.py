@@ -1,5 +1,8 @@
 """Parameters, FLOPs and speed: the counts, the checks, the arithmetic."""
 
+import re
+import sys
+
 import conv_reference
 import forked
 import mesh_tensorflow as mtf
@@ -24,6 +27,7 @@ from mtf_conv.measure.speed import (
   plain,
   profile,
   results,
+  start,
   step,
   stock,
   timing,
@@ -359,6 +363,28 @@ def test_t5_s_own_path():
   assert name['name'] == (
       "train step, 2 x 16, 384 ids: lightconv.tiny with T5's / lightconv.tiny")
   assert 0 < limit['ratio'] < 2
+
+
+def test_a_start_ends_with_the_first_step(tmp_path):
+  log = tmp_path / 'log.txt'
+  pattern = re.compile(r'tf_loss\[')
+  program = ('import time; '
+             f"open({str(log)!r}, 'w').write('step, tf_loss[7.1][1]'); "
+             'time.sleep(60)')
+  start.until(pattern, [sys.executable, '-c', program], log)
+  assert log.exists()
+  log.write_text('')
+  with pytest.raises(errors.UserError, match='ended with 0 before'):
+    start.until(pattern, [sys.executable, '-c', ''], log)
+
+
+def test_a_start_is_set_beside_its_goals(monkeypatch):
+  monkeypatch.setattr(start, '_run', lambda argv: None)
+  monkeypatch.setattr(start, '_train', lambda: None)
+  rows = start.bench(0, rounds=1, say=say)
+  assert [(row['name'], row['required']) for row in rows] == [
+      ('start-up: first step of lightconv.tiny / import tensorflow', '<= 4'),
+      ('start-up: seconds of mtf_conv --help', '<= 0.5')]
 
 
 def test_a_profile_counts_products_by_kind():

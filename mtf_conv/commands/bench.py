@@ -7,12 +7,12 @@ def add_flags(parser):
   """Adds the flags; returns the function that does the work."""
   parser.add_argument(
       'what', choices=['op', 'block', 'step', 'stock', 'profile', 'decode',
-                       'generate', 'build', 'figure1', 'tpu'],
+                       'generate', 'build', 'start', 'figure1', 'tpu'],
       help="the convolution, the block, a step of training, what T5's own "
       'embedding, loss, norms and optimizer would take, where the time of a '
-      'step goes, decoding, decoding in PyTorch, building the graph; the '
-      "paper's Figure 1; or a step of training as the TPU's compiler estimates "
-      'it, without a TPU')
+      'step goes, decoding, decoding in PyTorch, building the graph, the time '
+      "until a command answers or trains; the paper's Figure 1; or a step of "
+      "training as the TPU's compiler estimates it, without a TPU")
   parser.add_argument(
       '--quick', action='store_true', help='less of it, within a minute')
   parser.add_argument('--out', help='a folder for the table and the picture')
@@ -65,7 +65,7 @@ def add_flags(parser):
         'step': {'quick', 'tokens', 'lengths', 'models', 'vocabulary'},
         'stock': {'quick'}, 'profile': {'models', 'vocabulary'},
         'decode': {'quick', 'lengths'}, 'generate': {'quick', 'lengths'},
-        'build': {'quick', 'size', 'models'},
+        'build': {'quick', 'size', 'models'}, 'start': {'quick'},
         'figure1': {'tokens', 'lengths', 'size', 'vocabulary', 'models'},
         'tpu': {'lengths', 'size', 'models', 'topology', 'mesh', 'layout',
                 'batch', 'layers', 'cache'}}[args.what]

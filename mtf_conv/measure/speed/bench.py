@@ -13,13 +13,14 @@ from mtf_conv.measure.speed import (
   op,
   profile,
   results,
+  start,
   step,
   stock,
 )
 
 _BENCHMARKS = {'op': op.bench, 'block': block.bench, 'step': step.bench,
                'stock': stock.bench, 'decode': decode.bench,
-               'build': build.bench}
+               'build': build.bench, 'start': start.bench}
 
 # For how long a case is timed; a case of slow candidates takes a few rounds.
 _SECONDS, _QUICK_SECONDS = 5, 0.3
@@ -34,6 +35,7 @@ _QUICK = {
                'whole_lengths': ()},
     'generate': {'lengths': (64,), 'batches': (1,)},
     'build': {'size': 'tiny', 'min_rounds': 1},
+    'start': {'rounds': 1},
 }
 
 

@@ -72,6 +72,10 @@ GOALS.update({
     "with T5's": Goal('<=', 0.6, 0.4),
     'greedy decoding, mini, batch 16, 64 tokens: lightconv with T5\'s / '
     'lightconv': Goal('>=', 1.5, 2.5)})
+GOALS.update({
+    'start-up: first step of lightconv.tiny / import tensorflow':
+        Goal('<=', 4, 2.5),
+    'start-up: seconds of mtf_conv --help': Goal('<=', 0.5, 0.3)})
 for _library in ('', 'PyTorch, '):
   for _batch, _length, _bound in ((1, 64, 1), (16, 64, 1.3), (1, 512, 2),
                                   (16, 512, 2)):

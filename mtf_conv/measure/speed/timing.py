@@ -50,10 +50,17 @@ class Times:
     Returns:
       A Ratio.
     """
-    low, value, high = np.quantile(
-        np.divide(self._seconds[numerator], self._seconds[denominator]),
-        [0.25, 0.5, 0.75])
-    return Ratio(float(value), float(low), float(high))
+    return _quartiles(
+        np.divide(self._seconds[numerator], self._seconds[denominator]))
+
+  def seconds(self, name) -> Ratio:
+    """Returns the seconds of a candidate, over one."""
+    return _quartiles(self._seconds[name])
+
+
+def _quartiles(values):
+  low, value, high = np.quantile(values, [0.25, 0.5, 0.75])
+  return Ratio(float(value), float(low), float(high))
 
 
 def interleave(candidates: dict[str, Callable[[], object]], seconds: float,

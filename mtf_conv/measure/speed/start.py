@@ -1,0 +1,89 @@
+"""Start-up: how long commands take before they answer, or train a step."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+from mtf_conv.base import errors
+from mtf_conv.measure.speed import results, timing
+
+IMPORT = 'import tensorflow'
+HELP = 'mtf_conv --help'
+FIRST_STEP = 'first step of lightconv.tiny'
+_STEP = re.compile(r'tf_loss\[')  # T5 prints the loss of each step.
+_TRAIN = [
+    sys.executable, '-m', 'mtf_conv.t5_main',
+    '--gin_file=models/lightconv.tiny.gin',
+    '--gin_file=objectives/span_3_15.gin', '--gin_file=runs/demo_pretrain.gin',
+    '--gin_file=hardware/cpu.gin']
+
+
+def bench(seconds, rounds=5, say=print):
+  """Times programs from their start, each in a process of its own.
+
+  Args:
+    seconds: for how long all are timed.
+    rounds: how often each is run at least.
+    say: is told what is timed.
+
+  Returns:
+    A list of results.row: the first step of a training over the import of
+    TensorFlow alone, and the seconds of the help.
+
+  Raises:
+    errors.UserError: a program ends with an error.
+  """
+  say(f'{IMPORT}, {HELP}, {FIRST_STEP}')
+  times = timing.interleave({
+      IMPORT: lambda: _run([sys.executable, '-c', IMPORT]),
+      HELP: lambda: _run([sys.executable, '-m', 'mtf_conv.cli', '--help']),
+      FIRST_STEP: _train}, seconds, min_rounds=rounds, warm_up=1)
+  return [*results.rows('start-up', times, [(FIRST_STEP, IMPORT)]),
+          results.row(f'start-up: seconds of {HELP}', *times.seconds(HELP))]
+
+
+def _run(argv):
+  done = subprocess.run(argv, capture_output=True, text=True)
+  if done.returncode:
+    raise errors.UserError(
+        f'{" ".join(argv[1:])} ended with {done.returncode}: '
+        f'{done.stderr.strip().splitlines()[-1:]}')
+
+
+def _train():
+  with tempfile.TemporaryDirectory() as folder:
+    until(_STEP, [*_TRAIN, f'--model_dir={folder}'],
+          os.path.join(folder, 'log.txt'))
+
+
+def until(pattern, argv, log):
+  """Runs a program until its log has a pattern, and ends it there.
+
+  Args:
+    pattern: a compiled regular expression.
+    argv: the program and its arguments.
+    log: the path of its log.
+
+  Raises:
+    errors.UserError: it ended before.
+  """
+  process = subprocess.Popen(
+      argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  try:
+    while not (os.path.exists(log) and pattern.search(_read(log))):
+      if process.poll() is not None:
+        raise errors.UserError(
+            f'{" ".join(argv[1:])} ended with {process.returncode} before '
+            f'{pattern.pattern!r} was in its log')
+      time.sleep(0.01)
+  finally:
+    process.kill()
+    process.wait()
+
+
+def _read(path):
+  with open(path, errors='replace') as f:
+    return f.read()
