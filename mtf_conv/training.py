@@ -365,6 +365,17 @@ class LossCurve(_StepAndLoss):
             initializer=tf.zeros_initializer())
       self._fetches['loss'] = tf.assign(self._kept, self._fetches['loss'])
 
+  def after_create_session(self, session, coord):
+    """Fetches Estimator's summaries in every step.
+
+    It fetches them in one of 100. A step with them and a step without them are
+    two graphs, and TensorFlow takes its time to prepare each.
+    """
+    del coord
+    summaries = session.graph.get_collection(tf.GraphKeys.SUMMARY_OP)
+    if summaries and summaries[0] is not None:
+      self._fetches['summary'] = summaries[0]
+
   def before_run(self, run_context):
     """Fetches the loss."""
     self._written = self._written or 0  # From now on there is one to write.
