@@ -3,6 +3,7 @@
 Nothing here compiles: what the compiler would say is made up.
 """
 
+import pages
 import pandas as pd
 import pytest
 import tensorflow.compat.v1 as tf
@@ -114,6 +115,18 @@ def test_figure1(compiled, tmp_path):
   lines = figure1.to_text(frame[frame.inputs == 64]).splitlines()
   assert lines[1].split() == ['model', 'transformer.base', 'lightconv.base']
   assert lines[-1].split() == ['64', '1.00', '2.00']
+
+
+def test_the_figure_agrees_with_whole_models():
+  folder = pages.ROOT / 'docs' / 'results' / 'tpu'
+  figure = pd.read_csv(folder / 'figure1.csv')
+  steps = pd.read_csv(folder / 'tpu.csv')
+  steps = steps[steps.part == 'whole'].set_index('model').cycles
+  assert set(figure.inputs) == set(figure1.LENGTHS)
+  same = figure[figure.inputs == 512].set_index('model')
+  assert len(same) >= 2
+  for model, row in same.iterrows():
+    assert row.cycles == pytest.approx(steps[model], rel=0.02)
 
 
 @pytest.mark.parametrize('args, said', [
