@@ -57,6 +57,9 @@ def add_flags(parser):
   tpu.add_argument(
       '--cache', metavar='DIR', help='where compiled programs are kept; '
       '~/.cache/mtf_conv/tpu')
+  tpu.add_argument(
+      '--figure1', action='store_true', help="the paper's Figure 1 for this "
+      'topology: --tokens in a step (65536) at --lengths (64 to 4096)')
   modules.add_flag(parser)
 
   def run(args):
@@ -69,18 +72,23 @@ def add_flags(parser):
         'figure1': {'tokens', 'lengths', 'size', 'vocabulary', 'models'},
         'tpu': {'lengths', 'size', 'models', 'topology', 'mesh', 'layout',
                 'batch', 'layers', 'cache'}}[args.what]
+    what = args.what
+    if args.what == 'tpu' and args.figure1:
+      what = 'tpu --figure1'
+      known = known - {'batch', 'layers'} | {'figure1', 'tokens'}
     options = {name: value for name, value in vars(args).items()
                if (value or value == 0 and value is not False)
                and name not in ('what', 'out', 'module_import')}
     for name in options:
       if name not in known:
-        parser.error(f'{args.what} has no --{name}')
+        parser.error(f'{what} has no --{name}')
     modules.import_all(args.module_import)
     if 'models' in options:
       options['kinds'] = options.pop('models')
     if args.what == 'tpu':
-      from mtf_conv.measure.tpu import step
-      step.run(args.out, module_import=args.module_import, **options)
+      from mtf_conv.measure.tpu import figure1, step
+      made = figure1 if options.pop('figure1', False) else step
+      made.run(args.out, module_import=args.module_import, **options)
       return
     from mtf_conv.measure.speed import bench
     if args.what == 'figure1':

@@ -145,11 +145,15 @@ def _closing(text, depth):
   return len(text)
 
 
-def rows(text) -> list[Row]:
+def rows(text, unknown_trips=None) -> list[Row]:
   """Lists what a program does, loops as often as they run.
 
   A loop of which it is not known how often it runs is a Row without cycles, and
   so is all in it: of its rows `times` is that of one trip.
+
+  Args:
+    text: of HLO, see parse.
+    unknown_trips: how often such a loop is taken to run instead.
   """
   computations, entry = parse(text)
   listed = []
@@ -163,10 +167,12 @@ def rows(text) -> list[Row]:
       target = target and target.group(1)
       if opcode == 'while':
         trips = loop_trips(instruction, computations)
+        trips = unknown_trips if trips is None else trips
         if trips is None:
           listed.append(Row(None, times, 0, 'while of unknown trips', name,
                             instruction.name))
-        walk(instruction.called('body'), times * (trips or 1),
+        walk(instruction.called('body'),
+             times if trips is None else times * trips,
              is_known and trips is not None)
       elif opcode in ('call', 'async-start'):
         called = instruction.called('to_apply') or instruction.called('calls')

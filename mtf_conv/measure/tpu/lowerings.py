@@ -63,23 +63,26 @@ class Case(NamedTuple):
 
 
 def cases(taps=TAPS, filters=('light', 'dynamic'), segments=('one', 'several'),
-          **others) -> list[Case]:
+          names=conv_lowerings.NAMES, **others) -> list[Case]:
   """Lists the cases that can be computed.
 
   Args:
     taps: several k.
     filters: one or both.
     segments: one or both.
+    names: of conv_lowerings.NAMES. With all come what there is beside them,
+      PRODUCTS and ATTENTION.
     **others: further attributes of Case.
   """
   found = []
-  if 'light' in filters:
+  all_of_them = set(names) == set(conv_lowerings.NAMES)
+  if 'light' in filters and all_of_them:
     found = [Case('light', 1, 'one', PRODUCTS, **others), *(
         Case('light', 1, packed, ATTENTION, **others) for packed in segments)]
-  if 'dynamic' in filters:
+  if 'dynamic' in filters and all_of_them:
     found += [Case('dynamic', k, 'one', PRODUCTS, **others) for k in taps]
   for kind, k, packed, name in itertools.product(
-      filters, taps, segments, conv_lowerings.NAMES):
+      filters, taps, segments, names):
     offsets = conv.centred_offsets(k, others.get('dilation', 1))
     # Several segments make filters that differ, unless matrix masks them.
     static = kind == 'light' and (packed == 'one' or name == 'matrix')
@@ -208,6 +211,9 @@ def main():
   parser.add_argument('--taps', type=int, nargs='+', default=TAPS)
   parser.add_argument('--filters', nargs='+', default=['light', 'dynamic'])
   parser.add_argument('--segments', nargs='+', default=['one', 'several'])
+  parser.add_argument('--lowerings', dest='names', nargs='+',
+                      default=conv_lowerings.NAMES,
+                      choices=conv_lowerings.NAMES)
   parser.add_argument('--dtype', default='bfloat16', choices=_DTYPES)
   for name in ('dilation', 'rows', 'length', 'heads', 'd_kv', 'num_filters'):
     parser.add_argument(

@@ -43,7 +43,7 @@ def export(path, module_import=(), **shapes) -> bytes:
   Args:
     path: the model's gin file.
     module_import: modules of the user that it needs.
-    **shapes: of xla_operations.build.
+    **shapes: of xla_operations.build; phase is 'train' when not given.
 
   Returns:
     A serialized HloModuleProto. All replicas run it.
@@ -84,11 +84,12 @@ def why_not(path, code, stderr) -> str:
           f'{said if isinstance(said, str) else "".join(said)}')
 
 
-def translate(path, **shapes) -> bytes:
+def translate(path, phase='train', **shapes) -> bytes:
   """Builds a step of training in this process, which has to be eager.
 
   Args:
     path: the model's gin file.
+    phase: 'train'; or 'decode', to build that instead.
     **shapes: of xla_operations.build.
 
   Returns:
@@ -97,7 +98,7 @@ def translate(path, **shapes) -> bytes:
   replicated = _OneReplica()
   with _as_one_program():
     graph = xla_operations.build(
-        path, 'train', replicate=replicated, **shapes)
+        path, phase, replicate=replicated, **shapes)
   return with_transfers(to_hlo(graph, replicated.inputs, [replicated.output]))
 
 

@@ -19,6 +19,9 @@ from mtf_conv.base import errors, gin_files, gin_values
 from mtf_conv.measure import figures, models
 from mtf_conv.measure.tpu import compiler, core, estimates, fit, program
 
+# A list with an entry for each layer.
+FILTER_SIZES = 'mtf_conv.layers.DilatedConv.filter_sizes'
+
 _MIB = 2**20
 # Of a chip, as libtpu describes it.
 _CORES_PER_CHIP = {'v2': 2, 'v3': 2, 'v4': 2, 'v5p': 2, 'v5e': 1, 'v6e': 1}
@@ -110,15 +113,15 @@ def bindings(path, layers) -> list[str]:
   if layers is None:
     return []
   bound = [f'num_layers = {layers}']
-  name = 'mtf_conv.layers.DilatedConv.filter_sizes'
-  sizes = gin_values.bound(name)
+  sizes = gin_values.bound(FILTER_SIZES)
   if sizes:
     kept = [sizes[n * len(sizes) // layers] for n in range(layers)]
-    bound.append(f'{name} = {kept}')
+    bound.append(f'{FILTER_SIZES} = {kept}')
   return bound
 
 
-def compile_step(path, wanted, cache=None, module_import=(), say=print):
+def compile_step(path, wanted, cache=None, module_import=(), say=print,
+                 bound=None):
   """Compiles a step of training.
 
   Args:
@@ -127,6 +130,8 @@ def compile_step(path, wanted, cache=None, module_import=(), say=print):
     cache: see compiler.compile_program.
     module_import: modules of the user that the model needs.
     say: is told what is done.
+    bound: gin bindings that come after the file; those of wanted.layers when
+      None.
 
   Returns:
     (a compiler.Compiled, a list of estimates.Row).
@@ -134,7 +139,9 @@ def compile_step(path, wanted, cache=None, module_import=(), say=print):
   Raises:
     errors.UserError: it does not divide, cannot be built, or is not compiled.
   """
-  bound = bindings(path, wanted.layers)
+  if bound is None:
+    bound = bindings(path, wanted.layers)
+  models.parse([path], bound)
   hardware.check(wanted.shape.size, wanted.model_parallelism,
                  gin_values.macro('num_heads'), gin_values.macro('d_ff'),
                  wanted.batch)
@@ -143,7 +150,7 @@ def compile_step(path, wanted, cache=None, module_import=(), say=print):
   say(f'{name}: building')
   built = program.export(
       path, module_import, mesh_shape=wanted.mesh, layout=wanted.layout,
-      batch=wanted.batch, inputs=wanted.inputs, size=bound)
+      batch=wanted.batch, inputs=wanted.inputs, size=list(bound))
   say(f'{name}: compiling {len(built) / _MIB:.0f} MiB of HLO')
   try:
     compiled = compiler.compile_program(

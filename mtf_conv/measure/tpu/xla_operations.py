@@ -73,7 +73,7 @@ class Findings(NamedTuple):
 
 def build(path, phase, mesh_shape=MESH_SHAPE, batch=BATCH, inputs=INPUTS,
           vocabulary=models.VOCABULARY, size=(), layout=LAYOUT,
-          replicate=tpu.replicate) -> tf.Graph:
+          replicate=tpu.replicate, decode_length=DECODE_LENGTH) -> tf.Graph:
   """Builds what T5 builds for a TPU.
 
   Args:
@@ -86,6 +86,7 @@ def build(path, phase, mesh_shape=MESH_SHAPE, batch=BATCH, inputs=INPUTS,
     size: gin bindings that come after the file.
     layout: layout rules.
     replicate: what puts the program on all cores; called as tpu.replicate.
+    decode_length: how many ids are decoded.
 
   Returns:
     The graph, with the program and what the host does around it.
@@ -93,7 +94,7 @@ def build(path, phase, mesh_shape=MESH_SHAPE, batch=BATCH, inputs=INPUTS,
   models.parse([path], [
       "utils.get_variable_dtype.activation_dtype = 'bfloat16'",
       'Bitransformer.decode.beam_size = 1',
-      f'Bitransformer.decode.max_decode_length = {DECODE_LENGTH}', *size])
+      f'Bitransformer.decode.max_decode_length = {decode_length}', *size])
   mesh_shape = mtf.convert_to_shape(mesh_shape)
   assignment = _device_assignment(mesh_shape.size)
   lengths = {'inputs': inputs, 'targets': models.targets_length(inputs)}
