@@ -99,5 +99,5 @@ def test_unknown_split(prepared):
   with pytest.raises(errors.UserError) as error:
     _evaluate(dataset_split='tets')
   assert errors.user_message(error.value) == (
-      "trec has no split 'tets': it has train, validation, test; did you mean "
-      "'test'?")
+      "trec has no split 'tets': it has train, validation, test, dev; did you "
+      "mean 'test'?")
