@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the style, then runs the tests; arguments go to pytest:
 #
-#   run_scripts/test.sh                      all, about 15 minutes on 2 cores
+#   run_scripts/test.sh                      all, about 10 minutes on 2 cores
 #   run_scripts/test.sh tests/conv_test.py   one file
 #   RUN_SLOW=1 run_scripts/test.sh           those that take minutes, too
 #
