@@ -106,7 +106,7 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
                   **kwargs):
     """As in seqio.TfdsDataSource, of prepared data alone."""
     self._require_prepared()
-    if labels.divides(split):
+    if self._is_drawn(split):
       if not self._label_of:
         raise errors.UserError(
             f'mtf_conv.tasks.labels: {self.tfds_dataset.name} is of no task of '
@@ -124,10 +124,14 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
     keep = self._filters.get(split)
     return dataset.filter(keep) if keep else dataset
 
+  def _is_drawn(self, split):
+    # Without classes a split 'dev' is the data set's own.
+    return labels.divides(split) and (self._label_of or split != labels.DEV)
+
   def num_input_examples(self, split):
     """Returns the rows of a split; None where only reading could tell."""
     self._require_prepared()
-    if labels.divides(split):
+    if self._is_drawn(split):
       return labels.count(split, super().num_input_examples('train'))
     return None if split in self._filters else super().num_input_examples(split)
 

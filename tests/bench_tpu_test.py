@@ -399,7 +399,6 @@ def test_versions_are_written_once_more_each():
 
 def _said(capsys, monkeypatch, *args):
   monkeypatch.setattr(command_line, 'quiet', lambda: None)
-  monkeypatch.setattr(tf, 'disable_v2_behavior', lambda: None)
   assert cli.main(['mtf_conv', 'bench', 'tpu', *args]) == 1
   err = capsys.readouterr().err
   assert err.count('\n') == 1
@@ -554,7 +553,6 @@ def test_a_program_is_compiled(libtpu, eager, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_bench_tpu(libtpu, tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(command_line, 'quiet', lambda: None)
-  monkeypatch.setattr(tf, 'disable_v2_behavior', lambda: None)
   assert cli.main([
       'mtf_conv', 'bench', 'tpu', '--models=transformer,lightconv',
       '--size=tiny', '--layers=1', '--topology=v3:2x2', '--batch=8',

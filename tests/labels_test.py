@@ -118,6 +118,15 @@ def test_a_task_without_classes_has_no_few_labels(trec):
     without.get_dataset('train')
 
 
+def test_a_split_dev_of_the_data_itself_is_read(trec):
+  source = trec.source
+  own = type(source)(
+      lambda: source.tfds_dataset.name, {labels.DEV: 'test'}, remedy='')
+  assert own.num_input_examples(labels.DEV) == 1
+  with tf.Graph().as_default():
+    assert len(list(tfds.as_numpy(own.get_dataset(labels.DEV)))) == 1
+
+
 def test_a_grid_chooses_by_held_out_rows(tmp_path):
   scale = grid.load_scale('mini')
   scale['tasks'] = {'trec@100': {'steps': 10, 'inputs': 40, 'dev': 50}}

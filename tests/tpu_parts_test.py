@@ -6,7 +6,6 @@ Nothing here compiles: what the compiler would say is made up.
 import pages
 import pandas as pd
 import pytest
-import tensorflow.compat.v1 as tf
 
 from mtf_conv import cli
 from mtf_conv.base import command_line, errors
@@ -138,7 +137,6 @@ def test_the_figure_agrees_with_whole_models():
     (['--models=lightcon'], "did you mean 'lightconv'?")])
 def test_what_is_wrong_is_a_line(args, said, capsys, monkeypatch):
   monkeypatch.setattr(command_line, 'quiet', lambda: None)
-  monkeypatch.setattr(tf, 'disable_v2_behavior', lambda: None)
   assert cli.main(['mtf_conv', 'bench', 'tpu', '--figure1', *args]) == 1
   err = capsys.readouterr().err
   assert said in err and err.count('\n') == 1

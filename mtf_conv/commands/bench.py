@@ -87,8 +87,9 @@ def add_flags(parser):
       options['kinds'] = options.pop('models')
     if args.what == 'tpu':
       from mtf_conv.measure.tpu import figure1, step
-      made = figure1 if options.pop('figure1', False) else step
-      made.run(args.out, module_import=args.module_import, **options)
+      if options.pop('figure1', False):
+        options['benchmark'] = figure1.bench
+      step.run(args.out, module_import=args.module_import, **options)
       return
     from mtf_conv.measure.speed import bench
     if args.what == 'figure1':

@@ -6,7 +6,6 @@ A part of each model is compiled, see `cut`. Nothing is run.
 import os
 
 import pandas as pd
-import tensorflow.compat.v1 as tf
 
 from mtf_conv.base import errors, gin_files
 from mtf_conv.measure import figures, models
@@ -164,10 +163,3 @@ def write(out_dir, frame):
       'input length; transfers between cores are not in it',
       f'libtpu {compiler.VERSIONS["libtpu"]}, {first.mesh}, bfloat16; nothing '
       'was run')
-
-
-def run(out_dir=None, say=print, **options):
-  """Does what `mtf_conv bench tpu --figure1` asks; see bench."""
-  tf.disable_v2_behavior()  # As the other benchmarks.
-  tf.logging.set_verbosity(tf.logging.ERROR)
-  bench(out_dir=out_dir, say=lambda line: say(line, flush=True), **options)

@@ -354,8 +354,8 @@ def _write(out_dir, parts, memories):
       'sequences')
 
 
-def run(out_dir=None, say=print, **options):
-  """Does what `mtf_conv bench tpu` asks; see bench."""
+def run(out_dir=None, say=print, benchmark=bench, **options):
+  """Does what `mtf_conv bench tpu` asks; see bench, and figure1.bench."""
   tf.disable_v2_behavior()  # As the other benchmarks.
   tf.logging.set_verbosity(tf.logging.ERROR)
-  bench(out_dir=out_dir, say=lambda line: say(line, flush=True), **options)
+  benchmark(out_dir=out_dir, say=lambda line: say(line, flush=True), **options)
