@@ -31,6 +31,7 @@ setuptools.setup(
         'mtf_conv.datasets.cogs': ['checksums.tsv'],
         'mtf_conv.gin': ['**/*.gin'],
         'mtf_conv.pages': ['*.j2'],
+        'mtf_conv.prepare': ['tasks.json'],
         'mtf_conv.replicate': ['scales/*.json'],
         'mtf_conv.report': ['*.j2'],
     },

@@ -12,12 +12,20 @@ import sys
 import tempfile
 import traceback
 
+from mtf_conv import t5_flags
 from mtf_conv.base import files, terminal
 
 
 def console_entry_point(argv=None):
   """Runs T5's main on the flags of the command line."""
   argv = sys.argv if argv is None else argv
+  if {'--help', '-help', '-h'} & {*argv[1:]}:
+    print(t5_flags.HELP, end='')
+    sys.exit(0)
+  wrong = t5_flags.wrong(argv)
+  if wrong:
+    terminal.say(wrong)
+    sys.exit(2)
   verbose = any(arg in ('--verbose', '-verbose') for arg in argv)
   if not verbose:
     # TensorFlow reads this once, before Python can filter anything.
@@ -96,13 +104,8 @@ def _run(argv):
   from mtf_conv import compat
   from mtf_conv.base import errors, gin_files
   from mtf_conv.model_dir import before_run, settings
-  flags.DEFINE_boolean(
-      'verbose', False, 'Show all that TensorFlow and T5 print.')
-  flags.DEFINE_boolean(
-      'check', False, 'Look at what the run is told and end before it begins.')
-  flags.DEFINE_boolean(
-      'check_settings', False, 'As --check, but look at no folder: the '
-      'checkpoints that the run reads may still be to come.')
+  for name, what in t5_flags.OWN.items():
+    flags.DEFINE_boolean(name, False, what)
   for folder in gin_files.folders():
     gin.add_config_file_search_path(folder)
 

@@ -95,6 +95,10 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
     return seqio.LazyTfdsLoader(
         self._name_fn(), split_map=self._split_map, read_only=True)
 
+  def tfds_split(self, split):
+    """Returns TFDS's name of one of SeqIO's splits."""
+    return self._split_map[split]
+
   def _require_prepared(self):
     data = self.tfds_dataset
     data_dir = data.data_dir or default_data_dir()

@@ -1,12 +1,13 @@
 """The command line: help, wrong input, list and doctor."""
 
+import json
 import os
 import subprocess
 import sys
 import time
 
 import pytest
-import seqio
+from mtf_conv.tasks import tfds_source
 
 from mtf_conv import cli
 from mtf_conv.base import command_line
@@ -30,14 +31,16 @@ def call(capsys, *args):
   return (code, *capsys.readouterr())
 
 
-def test_help_needs_no_tensorflow():
+@pytest.mark.parametrize('argument, shown', [
+    ('--help', 'doctor'), ('list', 'imdb_span_corruption')])
+def test_help_and_list_need_no_tensorflow(argument, shown):
   start = time.monotonic()
-  shown = subprocess.run(
-      [sys.executable, '-X', 'importtime', '-m', 'mtf_conv.cli', '--help'],
+  done = subprocess.run(
+      [sys.executable, '-X', 'importtime', '-m', 'mtf_conv.cli', argument],
       capture_output=True, text=True, check=True)
   assert time.monotonic() - start < 5
-  assert all(verb in shown.stdout for verb in ('list', 'doctor', 'prepare'))
-  assert 'tensorflow' not in shown.stderr
+  assert shown in done.stdout
+  assert 'tensorflow' not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -89,27 +92,51 @@ def test_models_go_from_small_to_large():
   assert all(parameters for _, _, parameters, _ in listing.models())
 
 
+def _data(task, data_dir=None):
+  """Whether a task's data is there, and where or what to do."""
+  return {name: row for name, *row in available.tasks(data_dir)}[task]
+
+
 def test_where_text_comes_from(monkeypatch, tmp_path):
   (tmp_path / 'a.txt').write_text('A line.\n')
-  source = seqio.TaskRegistry.get('text_span_corruption').source
   monkeypatch.delenv('MTF_CONV_TEXT', raising=False)
-  there, text = available.data_of(source)
+  there, text = _data('text_span_corruption')
   assert not there and 'MTF_CONV_TEXT' in text
   monkeypatch.setenv('MTF_CONV_TEXT', str(tmp_path / '*.txt'))
-  assert available.data_of(source) == (True, '1 text files')
+  assert _data('text_span_corruption') == [True, '1 text files']
 
 
 def test_a_bucket_is_not_looked_into(monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', 'gs://none')
-  there, text = available.data_of(seqio.TaskRegistry.get('trec').source)
+  there, text = _data('trec')
   assert there and 'gs://none, which is not looked into' in text
+
+
+def test_prepared_data_is_counted_as_its_task_splits_it(tmp_path):
+  folder = tmp_path / 'imdb_reviews' / 'plain_text' / '1.0.0'
+  folder.mkdir(parents=True)
+  (folder / 'dataset_info.json').write_text(json.dumps({'splits': [
+      {'name': 'train', 'shardLengths': ['25']},
+      {'name': 'unsupervised', 'shardLengths': ['20', '30']}]}))
+  assert [_data(task, str(tmp_path)) for task in
+          ('imdb', 'imdb_span_corruption')] == [
+      [True, f'imdb_reviews/plain_text:1.0.0 in {tmp_path}, {rows} examples']
+      for rows in (25, 49)]
+  there, text = _data('trec', str(tmp_path))
+  assert not there and text.endswith(
+      f'run mtf_conv prepare trec --data_dir={tmp_path}')
+
+
+def test_the_listing_is_that_of_the_registry():
+  assert json.loads(available.LISTING.read_text()) == available.registered(), (
+      'python -m mtf_conv.prepare.available writes it anew')
+  assert available.default_data_dir() == tfds_source.default_data_dir()
 
 
 def test_doctor(capsys, monkeypatch, tmp_path):
   monkeypatch.delenv('MTF_CONV_VOCAB', raising=False)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   code, out, _ = call(capsys, 'doctor', f'--data_dir={tmp_path}')
-  seqio.set_tfds_data_dir_override(None)
   assert code == 0, out
   for line in ('ok       tensorflow ', 'CPU', 'absent   vocabulary',
                f'absent   task trec: trec:1.0.0 is not prepared in {tmp_path}',

@@ -17,8 +17,15 @@ import mesh_tensorflow.transformer.utils  # noqa: F401
 import pytest
 import seqio
 import tensorflow.compat.v1 as tf
+from absl import flags
 
-from mtf_conv import layers, tasks, training  # noqa: F401, for the registry
+from mtf_conv import (  # noqa: F401, for the registry
+    layers,
+    t5_flags,
+    t5_main,
+    tasks,
+    training,
+)
 from mtf_conv.base import errors, explain, gin_files  # noqa: F401, for the registry
 
 
@@ -124,11 +131,36 @@ def test_an_argument_without_dashes_is_one_line(wrong, said, tmp_path):
   assert result.stdout == said + '\n'
 
 
-def test_wrong_flag_is_one_line(tmp_path):
-  result = _run(tmp_path, 'lightconv', 3, '--gin_fil=models/x.gin')
+@pytest.mark.parametrize('wrong, said', [
+    ('--gin_fil=models/x.gin', "unknown flag '--gin_fil'; did you mean "
+     "'--gin_file'?; --help says what there is\n"),
+    # Like no other: absl says so, once all that defines flags is imported.
+    ('--xyzzy=1', "Unknown command line flag 'xyzzy'\n")])
+def test_wrong_flag_is_one_line(tmp_path, wrong, said):
+  result = _run(tmp_path, 'lightconv', 3, wrong)
   assert result.returncode == 2
-  assert "Did you mean: gin_file" in result.stdout
-  assert len(result.stdout.strip().splitlines()) == 1
+  assert result.stdout == said
+
+
+def test_flags_are_known_before_t5_is_imported():
+  t5_main.preload()
+  assert {*flags.FLAGS} <= t5_flags.names()
+  named = set(re.findall(r'--(\w+)', t5_flags.HELP))
+  assert named <= {*t5_flags.names(), 'helpfull'}
+  for argument in (['--help'], ['--gin_parm=a', '--model_dir=a']):
+    code = ('import sys; from mtf_conv import t5_main\n'
+            'try: t5_main.console_entry_point(sys.argv)\n'
+            'finally: print("tensorflow" in sys.modules)')
+    done = subprocess.run([sys.executable, '-c', code, *argument],
+                          capture_output=True, text=True)
+    assert done.returncode in (0, 2) and done.stdout.endswith('False\n')
+
+
+@pytest.mark.parametrize('argv', [
+    ['--model_dir', '-x', '--noverbose'], ['-gin_file=--gin_fil=x'],
+    ['--gin_param', '--gin_parm'], ['--', '--xyzzy'], ['--only_check_args']])
+def test_right_flags_are_not_refused(argv):
+  assert t5_flags.wrong(['t5_mesh_conv', *argv]) is None
 
 
 def _explained(fn):

@@ -16,7 +16,7 @@ import tiny_vocabulary
 from mtf_conv.tasks import labels, metrics, text_files
 
 from mtf_conv import tasks, vocabulary
-from mtf_conv.base import errors, network
+from mtf_conv.base import documents, errors, network
 from mtf_conv.prepare import builders
 
 _LENGTHS = {'inputs': 512, 'targets': 114}
@@ -232,16 +232,16 @@ def test_txt_documents_end_at_blank_lines(tmp_path, monkeypatch):
 def test_no_document_is_longer_than_what_span_corruption_keeps(tmp_path):
   line = 'x' * 999 + '\n'
   (tmp_path / 'long.txt').write_text(line * 200)
-  documents = list(text_files.read_documents(str(tmp_path / 'long.txt')))
-  assert [len(d) for d in documents] == [64999, 64999, 64999, 4999]
-  assert '\n'.join(documents) == (line * 200).strip()
+  found = list(documents.read_documents(str(tmp_path / 'long.txt')))
+  assert [len(d) for d in found] == [64999, 64999, 64999, 4999]
+  assert '\n'.join(found) == (line * 200).strip()
 
 
 def test_tokens_documents_are_articles(tmp_path):
   path = tmp_path / 'wiki.valid.tokens'
   path.write_text(' \n = Lobster = \n \n It is blue . \n \n = = Diet = = \n \n'
                   ' It eats fish . \n \n = Aspen = \n \n A town . \n')
-  lobster, aspen = text_files.read_documents(str(path))
+  lobster, aspen = documents.read_documents(str(path))
   assert lobster.startswith('= Lobster =') and 'eats fish' in lobster
   assert aspen.split() == ['=', 'Aspen', '=', 'A', 'town', '.']
 
@@ -270,7 +270,7 @@ def test_malformed_jsonl_line(line, problem, tmp_path, monkeypatch):
   path.write_bytes(b'{"text": "fine"}\n\n' + line + b'\n')
   expected = f'{path}:3: {problem}'
   with pytest.raises(errors.UserError) as error:
-    list(text_files.read_documents(str(path)))
+    list(documents.read_documents(str(path)))
   assert str(error.value) == expected
   # And through tf.data, which wraps it.
   monkeypatch.setenv('MTF_CONV_TEXT', str(path))
@@ -283,7 +283,7 @@ def test_a_download_broken_off(tmp_path):
   path = tmp_path / 'c4.jsonl.gz'
   path.write_bytes(gzip.compress(b'{"text": "fine"}\n' * 99)[:-9])
   with pytest.raises(errors.UserError, match=f'{path}: cannot be read after'):
-    list(text_files.read_documents(str(path)))
+    list(documents.read_documents(str(path)))
 
 
 @pytest.mark.parametrize('pattern, problem', [

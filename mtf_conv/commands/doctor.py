@@ -153,12 +153,8 @@ def vocabulary():
 
 def data(data_dir=None):
   """Looks for the data of each task."""
-  import seqio
-
   from mtf_conv.prepare import available
-  if data_dir:
-    seqio.set_tfds_data_dir_override(data_dir)
-  for name, there, text in available.tasks():
+  for name, there, text in available.tasks(data_dir):
     yield OK if there else ABSENT, f'task {name}: {text}', None
 
 

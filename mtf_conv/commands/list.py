@@ -3,6 +3,7 @@
 import re
 
 from mtf_conv.base import gin_files
+from mtf_conv.prepare import available
 
 
 def add_flags(parser):
@@ -45,8 +46,6 @@ def show(kind=None):
     _print_table('gin files in ' + ', '.join(gin_files.folders()),
                  gin_descriptions())
   if kind in (None, 'tasks'):
-    # Imported here: it takes TensorFlow's ten seconds.
-    from mtf_conv.prepare import available
     _print_table('Tasks and their data', [
         (name, 'ready' if there else 'not ready', text)
         for name, there, text in available.tasks()])

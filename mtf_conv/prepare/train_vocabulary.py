@@ -13,8 +13,8 @@ from mtf_conv import (
   tasks,  # noqa: F401, registers
   vocabulary,
 )
-from mtf_conv.base import errors, files
-from mtf_conv.tasks import metrics, span_corruption, text_files
+from mtf_conv.base import documents, errors, files
+from mtf_conv.tasks import metrics, span_corruption
 
 # SentencePiece leaves out what has more bytes; a character has up to four.
 _CHARACTERS, _BYTES = 1000, 4000
@@ -27,14 +27,14 @@ def documents_of_files(text):
   """Returns a function that yields the documents of text files.
 
   Args:
-    text: globs of text files, parted by commas; see tasks.text_files.
+    text: globs of text files, parted by commas; see base.documents.
 
   Raises:
     errors.UserError: there is no such text.
   """
-  paths = text_files.expand(text)
+  paths = documents.expand(text)
   return lambda: itertools.chain.from_iterable(
-      map(text_files.read_documents, paths))
+      map(documents.read_documents, paths))
 
 
 def documents_of_task(name):
