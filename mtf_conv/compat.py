@@ -13,6 +13,8 @@ themselves. The first one acts when these are imported:
 * t5.models.hf_model: `t5.models` imports it, and it needs torch and
   transformers, which the Mesh TensorFlow models do not. Where these are not
   installed, a stand-in takes its place whose use is an error that says so.
+* rouge_score.rouge_scorer, which imports NLTK for one of T5's metrics, and
+  tensorflow_hub, for a splitter of tensorflow_text: each runs when used.
 * mesh_tensorflow.transformer.utils, t5.models.utils and mtf_model: t5_patches
   puts right what they read and write as text, and how the latter trains.
 
@@ -286,6 +288,9 @@ _PATCHED = {'mesh_tensorflow.transformer.utils': 'patch_mesh_tensorflow',
             't5.models.mtf_model': 'patch_model_api'}
 
 
+_WHEN_USED = ('rouge_score.rouge_scorer', 'tensorflow_hub')
+
+
 def _patch(module):
   patches = importlib.import_module('mtf_conv.t5_patches')
   getattr(patches, _PATCHED[module.__name__])(module)
@@ -314,6 +319,11 @@ class _First(importlib.abc.MetaPathFinder):
     if fullname == 't5.models.hf_model' and not all(
         importlib.util.find_spec(name) for name in ('torch', 'transformers')):
       return importlib.machinery.ModuleSpec(fullname, _Loader(_fill_hf_model))
+    if fullname in _WHEN_USED:
+      spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+      if spec:
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+      return spec
     if fullname in _PATCHED:
       spec = importlib.machinery.PathFinder.find_spec(fullname, path)
       spec.loader = _PatchingLoader(fullname, spec.origin)

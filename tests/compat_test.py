@@ -192,3 +192,19 @@ def test_tpus_need_an_older_tensorflow(tmp_path):
   assert said[0].startswith(
       f'TPUs need TensorFlow 2.15, and this is TensorFlow {tf.__version__}')
   assert len(said) == 2 and said[1].startswith('Everything that was printed')
+
+
+def test_what_a_training_does_not_need_is_imported_when_it_is_used():
+  program = (
+      'import sys; from mtf_conv import t5_main; t5_main.preload()\n'
+      'names = ("nltk", "tensorflow_hub.resolver")\n'
+      'print([name in sys.modules for name in names])\n'
+      'from t5.evaluation import metrics; import tensorflow_hub\n'
+      'print(metrics.rouge(["a b"], ["a b"])["rouge1"])\n'
+      'print(tensorflow_hub.resolve)\n'
+      'print([name in sys.modules for name in names])')
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True,
+                        text=True, check=True)
+  first, rouge, resolve, last = done.stdout.splitlines()
+  assert first == '[False, False]' and last == '[True, True]'
+  assert rouge == '100.0' and resolve.startswith('<function')

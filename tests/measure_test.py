@@ -379,12 +379,17 @@ def test_a_start_ends_with_the_first_step(tmp_path):
 
 
 def test_a_start_is_set_beside_its_goals(monkeypatch):
-  monkeypatch.setattr(start, '_run', lambda argv: None)
+  monkeypatch.setattr(start, '_run', lambda argv, code=0: None)
   monkeypatch.setattr(start, '_train', lambda: None)
   rows = start.bench(0, rounds=1, say=say)
   assert [(row['name'], row['required']) for row in rows] == [
       ('start-up: first step of lightconv.tiny / import tensorflow', '<= 4'),
-      ('start-up: seconds of mtf_conv --help', '<= 0.5')]
+      *((f'start-up: seconds of {name}', '<= 0.5') for name in start.ANSWERS)]
+
+
+def test_commands_answer_as_they_are_timed():
+  for argv, code in start.ANSWERS.values():
+    start._run(['-m', *argv], code)
 
 
 def test_a_profile_counts_products_by_kind():

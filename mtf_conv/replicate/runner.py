@@ -31,6 +31,8 @@ def run_jobs(root, all_jobs, at_once, threads, environment=None,
   Raises:
     errors.UserError: settings that no job could run with; nothing was begun.
   """
+  # TensorFlow takes all of a GPU's memory, and the next job would find none.
+  os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
   os.environ.update(environment or {}, MTF_CONV_PROGRESS='0', **dict.fromkeys(
       ('OMP_NUM_THREADS', 'TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS'),
       str(threads)))

@@ -5,7 +5,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from mtf_conv.measure import graph, models, reference
-from mtf_conv.measure.speed import block_candidates, plain, results, timing
+from mtf_conv.measure.speed import (
+  block_candidates,
+  hugging_face,
+  plain,
+  results,
+  timing,
+)
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 MODEL_LENGTHS = (64, 256, 1024, 4096)
@@ -66,12 +72,17 @@ def bench(seconds, lengths=LENGTHS, model_lengths=MODEL_LENGTHS,
     for length in whole_lengths:
       kinds = ('transformer', 'lightconv')
       say(f'whole answers of {length} tokens, batch {model_batch}')
-      times = timing.interleave({
+      decoders = {
           kind: model(kind, model_batch, length, whole_size, INPUTS, length)
-          for kind in kinds}, seconds, min_rounds=3, warm_up=1)
+          for kind in kinds}
+      peers = hugging_face.greedy(
+          model_batch, INPUTS, length, models.VOCABULARY, whole_size, say)
+      times = timing.interleave(
+          {**decoders, **peers}, seconds, min_rounds=3, warm_up=1)
       rows += results.rows(
           f'{length} tokens greedily, mini, {INPUTS} inputs, batch '
-          f'{model_batch}', times, [kinds])
+          f'{model_batch}', times,
+          [kinds, *((peer, kind) for peer in peers for kind in kinds)])
   return rows
 
 

@@ -74,7 +74,9 @@ GOALS.update({
     'lightconv': Goal('>=', 1.5, 2.5),
     'start-up: first step of lightconv.tiny / import tensorflow':
         Goal('<=', 4, 2.5),
-    'start-up: seconds of mtf_conv --help': Goal('<=', 0.5, 0.3)})
+    **{f'start-up: seconds of {name}': Goal('<=', 0.5, 0.3) for name in (
+        'mtf_conv --help', 'mtf_conv list', 'a wrong flag of mtf_conv',
+        't5_mesh_conv --help', 'a wrong flag of t5_mesh_conv')}})
 for _library in ('', 'PyTorch, '):
   for _batch, _length, _bound in ((1, 64, 1), (16, 64, 1.3), (1, 512, 2),
                                   (16, 512, 2)):

@@ -22,13 +22,10 @@ def training_steps(batch, inputs, targets, vocabulary, size, say=print):
     the model for one step, with Adafactor. There is none where torch or
     transformers is not installed.
   """
-  if not (machine.has('torch') and machine.has('transformers')):
+  if not _is_installed():
     return {}
   import torch
-  torch.set_num_threads(machine.cores())
-  rng = np.random.RandomState(0)
-  source, answers = (torch.tensor(rng.randint(2, vocabulary, (batch, length)))
-                     for length in (inputs, targets))
+  source, answers = _ids(vocabulary, (batch, inputs), (batch, targets))
   models.parse(['models/transformer.mini.gin'], size)
   steps = {}
   for way in ('eager', 'compiled'):
@@ -38,6 +35,45 @@ def training_steps(batch, inputs, targets, vocabulary, size, say=print):
         model, torch.compile(model) if way == 'compiled' else model, source,
         answers)
   return steps
+
+
+def greedy(batch, inputs, length, vocabulary, size, say=print):
+  """Builds greedy decoding by a T5 of the size of transformer.mini and size.
+
+  Args:
+    batch: sequences at once.
+    inputs: the length of inputs.
+    length: of the answers; none ends before.
+    vocabulary: how many ids there are.
+    size: gin bindings that come after transformer.mini.
+    say: is told what is built.
+
+  Returns:
+    {'Hugging Face': a function without arguments that decodes by `generate`,
+    which keeps keys and values}; {} where torch or transformers is not
+    installed.
+  """
+  if not _is_installed():
+    return {}
+  say(f'Hugging Face, {length} tokens, batch {batch}')
+  source, = _ids(vocabulary, (batch, inputs))
+  models.parse(['models/transformer.mini.gin'], size)
+  model = _model(vocabulary).eval()
+  return {'Hugging Face': lambda: model.generate(
+      source, max_new_tokens=length, min_new_tokens=length, num_beams=1,
+      do_sample=False)}
+
+
+def _is_installed():
+  return machine.has('torch') and machine.has('transformers')
+
+
+def _ids(vocabulary, *shapes):
+  """Returns tensors of random ids."""
+  import torch
+  torch.set_num_threads(machine.cores())
+  rng = np.random.RandomState(0)
+  return [torch.tensor(rng.randint(2, vocabulary, shape)) for shape in shapes]
 
 
 def _model(vocabulary):

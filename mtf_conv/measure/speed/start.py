@@ -1,5 +1,6 @@
 """Start-up: how long commands take before they answer, or train a step."""
 
+import functools
 import os
 import re
 import subprocess
@@ -11,9 +12,16 @@ from mtf_conv.base import errors
 from mtf_conv.measure.speed import results, timing
 
 IMPORT = 'import tensorflow'
-HELP = 'mtf_conv --help'
 FIRST_STEP = 'first step of lightconv.tiny'
 _STEP = re.compile(r'tf_loss\[')  # T5 prints the loss of each step.
+# Commands that answer without TensorFlow, and what each ends with.
+ANSWERS = {
+    'mtf_conv --help': (['mtf_conv.cli', '--help'], 0),
+    'mtf_conv list': (['mtf_conv.cli', 'list'], 0),
+    'a wrong flag of mtf_conv': (['mtf_conv.cli', 'doctor', '--data-dir=x'], 2),
+    't5_mesh_conv --help': (['mtf_conv.t5_main', '--help'], 0),
+    'a wrong flag of t5_mesh_conv': (['mtf_conv.t5_main', '--gin_fil=x'], 2),
+}
 _TRAIN = [
     sys.executable, '-m', 'mtf_conv.t5_main',
     '--gin_file=models/lightconv.tiny.gin',
@@ -31,25 +39,29 @@ def bench(seconds, rounds=5, say=print):
 
   Returns:
     A list of results.row: the first step of a training over the import of
-    TensorFlow alone, and the seconds of the help.
+    TensorFlow alone, and the seconds of each of ANSWERS.
 
   Raises:
     errors.UserError: a program ends with an error.
   """
-  say(f'{IMPORT}, {HELP}, {FIRST_STEP}')
+  say(', '.join([IMPORT, *ANSWERS, FIRST_STEP]))
   times = timing.interleave({
-      IMPORT: lambda: _run([sys.executable, '-c', IMPORT]),
-      HELP: lambda: _run([sys.executable, '-m', 'mtf_conv.cli', '--help']),
+      IMPORT: lambda: _run(['-c', IMPORT]),
+      **{name: functools.partial(_run, ['-m', *argv], code)
+         for name, (argv, code) in ANSWERS.items()},
       FIRST_STEP: _train}, seconds, min_rounds=rounds, warm_up=1)
   return [*results.rows('start-up', times, [(FIRST_STEP, IMPORT)]),
-          results.row(f'start-up: seconds of {HELP}', *times.seconds(HELP))]
+          *(results.row(f'start-up: seconds of {name}', *times.seconds(name))
+            for name in ANSWERS)]
 
 
-def _run(argv):
-  done = subprocess.run(argv, capture_output=True, text=True)
-  if done.returncode:
+def _run(argv, code=0):
+  """Runs Python until it ends, as it should, with a code."""
+  done = subprocess.run(
+      [sys.executable, *argv], capture_output=True, text=True)
+  if done.returncode != code:
     raise errors.UserError(
-        f'{" ".join(argv[1:])} ended with {done.returncode}: '
+        f'{" ".join(argv)} ended with {done.returncode}: '
         f'{done.stderr.strip().splitlines()[-1:]}')
 
 
