@@ -79,6 +79,7 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
   # these for an evaluation does not look at shapes.
   if not estimator._ctx._use_tpu:
     estimator._create_global_step = _create_global_step
+    estimator._call_model_fn = _without_graph_files(estimator._call_model_fn)
     if not tf.config.list_physical_devices('GPU'):
       rewrite_little(estimator._session_config.graph_options.rewrite_options)
   if held_out:
@@ -88,7 +89,8 @@ def train_model(estimator, vocabulary, sequence_length, *args, seed=None,
         _Watched(estimator, vocabulary, seed, held_out, partial_checkpoint),
         vocabulary, sequence_length, *args, **kwargs)
   finally:
-    vars(estimator).pop('_create_global_step', None)
+    for name in ('_create_global_step', '_call_model_fn'):
+      vars(estimator).pop(name, None)
 
 
 class _Watched:
@@ -128,6 +130,23 @@ class _Watched:
         saving_listeners=[
             DivergenceGuard(model_dir), curve.listener,
             *filter(None, [self._held_out])])
+
+
+def _without_graph_files(call_model_fn):
+  """Has no hook write the graph beside checkpoints: gin builds it anew.
+
+  As text, in graph.pbtxt, it takes half a second of a tiny model's start and
+  more of others'; model.ckpt-*.meta is as large as a mini model's weights. The
+  graph that TensorBoard shows is in the event file.
+  """
+  def call(*args, **kwargs):
+    spec = call_model_fn(*args, **kwargs)
+    for hook in spec.training_chief_hooks:
+      if isinstance(hook, tf.train.CheckpointSaverHook):
+        hook._save_graph_def = False
+    return spec
+
+  return call
 
 
 def _create_global_step(graph):

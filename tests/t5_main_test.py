@@ -54,16 +54,16 @@ def _checkpoints(model_dir):
           for path in glob.glob(f'{model_dir}/model.ckpt-*')}
 
 
-def _assert_variables_are_read_once(meta_graph):
+def _assert_variables_are_read_once(events):
   """A second read in a step could find what the step has written.
 
   Args:
-    meta_graph: the file of a graph of training. What saves it reads variables
-      for itself, in steps of its own.
+    events: the event file of a training, which has its graph. What saves it
+      reads variables for itself, in steps of its own.
   """
-  meta = tf.MetaGraphDef()
-  meta.ParseFromString(meta_graph.read_bytes())
-  nodes = meta.graph_def.node
+  graph, *_ = (tf.GraphDef.FromString(event.graph_def) for event in
+               tf.train.summary_iterator(str(events)) if event.graph_def)
+  nodes = graph.node
   used = {name.lstrip('^').split(':')[0] for node in nodes
           for name in node.input}
   reads = [node.input[0] for node in nodes if node.op == 'ReadVariableOp'
@@ -84,7 +84,8 @@ def test_trains_quietly_resumes_and_refuses_another_model(tmp_path):
   assert 'WARNING' not in first.stdout and 'tensorflow' not in first.stdout
   assert (model_dir / 'log.txt').stat().st_size > 10000
   assert 'model.ckpt-6.index' in _checkpoints(model_dir)
-  _assert_variables_are_read_once(model_dir / 'model.ckpt-6.meta')
+  assert not [*model_dir.glob('*.meta'), *model_dir.glob('graph.pbtxt')]
+  _assert_variables_are_read_once(*model_dir.glob('events*'))
 
   again = _run(model_dir, 'lightconv', 9)
   assert again.returncode == 0, again.stdout
