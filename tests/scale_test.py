@@ -135,11 +135,14 @@ def test_tensors_live_until_their_last_use():
     c = mtf.replace_dimensions(a, dim, other)
     mtf.reduce_sum(c)
     mtf.relu(b)
-    live = core.live_bytes(
+    live, fused = (core.live_bytes(
         builder.graph.operations, lambda t: 4 * t.shape.size,
-        lambda op: isinstance(op, mtf.ReshapeOperation))
+        lambda op, names=names: not op.name.startswith(names))
+                   for names in ('reshape', ('reshape', 'sqrt')))
   # x; x and a; a and b; the same, as c is a; and a number; b and the last.
   assert live == [32, 64, 64, 64, 68, 64]
+  # a lives on for the last, where b is computed.
+  assert fused == [32, 64, 32, 32, 36, 64]
 
 
 def test_several_microbatches_keep_their_gradients():

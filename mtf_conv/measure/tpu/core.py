@@ -116,8 +116,9 @@ class Step:
     """Estimates what a core keeps in memory.
 
     Operations are run in the order in which they were made, and a tensor is
-    kept until its last use. What XLA saves by fusing operations, and what it
-    adds by padding to its tiles, is left out.
+    kept until its last use. What is computed element by element is not kept,
+    but computed wherever it is used: XLA fuses it. What XLA adds by padding to
+    its tiles is left out.
 
     Args:
       model_parallelism: how many cores share a replica of the model.
@@ -152,8 +153,7 @@ class Step:
         return of_step * sequences // self._sequences
       return of_step
 
-    live = live_bytes(
-        self._operations, size, lambda op: _is_view(mesh_impl, op))
+    live = live_bytes(self._operations, size, _is_kept)
     return max(live[:self._begin]), max(live[self._begin:])
 
   def work(self, model_parallelism=1) -> tuple:
@@ -215,36 +215,37 @@ def _sums(pairs):
   return dict(total)
 
 
-def live_bytes(operations, size, is_view) -> list[int]:
+def live_bytes(operations, size, is_kept) -> list[int]:
   """Counts what lives while operations run one after another.
 
   A tensor lives from the operation that makes it to the last that uses it. One
-  that is assigned to a variable need not live on: it is assigned at once.
+  that is not kept has what it is made of live so long. One that is assigned to
+  a variable need not live on: it is assigned at once.
 
   Args:
     operations: a list of mtf Operations in the order in which they run.
     size: a function from an mtf Tensor to its bytes.
-    is_view: a function from an Operation to whether its output is kept in its
-      input.
+    is_kept: a function from an Operation to whether its outputs are kept, and
+      not a view of its inputs or computed from them wherever they are used.
 
   Returns:
     The bytes of all tensors that live, operation by operation.
   """
-  kept_in = {}
+  needs = {}  # From each tensor to those that are kept for it.
   last_use = {}
   for number, operation in enumerate(operations):
+    needed = set().union(*(needs[t] for t in operation.inputs))
     if not isinstance(operation, mtf.ops.Assign):
-      last_use.update((kept_in[t], number) for t in operation.inputs)
+      last_use.update(dict.fromkeys(needed, number))
     for tensor in operation.outputs:
-      kept_in[tensor] = (
-          kept_in[operation.inputs[0]] if is_view(operation) else tensor)
-      last_use[kept_in[tensor]] = number
+      needs[tensor] = {tensor} if is_kept(operation) else needed
+      last_use.update(dict.fromkeys(needs[tensor], number))
   freed = collections.defaultdict(int)
   for tensor, number in last_use.items():
     freed[number] += size(tensor)
   live, now = [], 0
   for number, operation in enumerate(operations):
-    now += sum(size(t) for t in operation.outputs if kept_in[t] is t)
+    now += sum(size(t) for t in operation.outputs if t in needs[t])
     live.append(now)
     now -= freed[number]
   return live
@@ -258,6 +259,12 @@ def _stands_alone(operation):
         d not in kept for t in operation.inputs for d in t.shape.dims)
   return isinstance(operation, (
       conv.LocalConvOperation, conv.LocalConvGradOperation, mtf.ops.Assign))
+
+
+def _is_kept(operation):
+  """Whether XLA writes what an operation makes to memory."""
+  return not operation.inputs or _stands_alone(operation) or isinstance(
+      operation, (mtf.Variable, mtf.ops.ReduceOperation))
 
 
 class _Mark(mtf.Operation):
