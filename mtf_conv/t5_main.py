@@ -12,8 +12,7 @@ import sys
 import tempfile
 import traceback
 
-from mtf_conv import t5_flags
-from mtf_conv.base import files, terminal
+from mtf_conv.base import files, t5_flags, terminal
 
 
 def console_entry_point(argv=None):

@@ -224,7 +224,7 @@ def test_wrong_settings_are_told_in_one_line(capsys, flags, line):
 
 
 def test_what_does_not_fit_is_an_error_after_the_table(capsys, monkeypatch):
-  monkeypatch.setattr(hardware, 'topologies', lambda: {'v3-8': small(3e8)})
+  monkeypatch.setattr(hardware, 'topologies', lambda: {'v3-8': small(1.5e8)})
   assert cli.main(['mtf_conv', 'params', 'lightconv.tiny', '--topology=v3-8',
                    '--model_parallelism=1']) == 1
   out, err = capsys.readouterr()

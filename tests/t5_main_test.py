@@ -21,12 +21,16 @@ from absl import flags
 
 from mtf_conv import (  # noqa: F401, for the registry
     layers,
-    t5_flags,
     t5_main,
     tasks,
     training,
 )
-from mtf_conv.base import errors, explain, gin_files  # noqa: F401, for the registry
+from mtf_conv.base import (  # noqa: F401, for the registry
+    errors,
+    explain,
+    gin_files,
+    t5_flags,
+)
 
 
 def _flags(model_dir, model='lightconv', steps=6, *extra):
