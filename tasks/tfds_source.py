@@ -5,18 +5,12 @@ import os
 
 import seqio
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from mtf_conv.tasks import labels
 
 from mtf_conv import vocabulary
-from mtf_conv.base import errors, network
+from mtf_conv.base import errors, files, network
 
 _SHUFFLED = 100_000  # Rows among which the next one is drawn, at most.
-
-
-def default_data_dir():
-  """Returns the folder in which TFDS looks for data unless told another."""
-  return os.environ.get('TFDS_DATA_DIR') or tfds.core.constants.DATA_DIR
 
 
 def prepared_dir(tfds_name, data_dir=None):
@@ -30,7 +24,7 @@ def prepared_dir(tfds_name, data_dir=None):
     The folder of the prepared data, or None when it is not prepared. TFDS
     moves data here only when it is whole.
   """
-  folder = os.path.join(os.path.expanduser(data_dir or default_data_dir()),
+  folder = os.path.join(os.path.expanduser(data_dir or files.tfds_data_dir()),
                         tfds_name.replace(':', '/'))
   if folder.startswith('gs://'):
     network.require('https://storage.googleapis.com', f'{tfds_name} ({folder})',
@@ -42,7 +36,7 @@ def prepared_dir(tfds_name, data_dir=None):
 def manifest_path(tfds_name, data_dir=None):
   """Returns the path of the file that says what data was prepared from."""
   return os.path.join(
-      os.path.expanduser(data_dir or default_data_dir()), 'mtf_conv',
+      os.path.expanduser(data_dir or files.tfds_data_dir()), 'mtf_conv',
       tfds_name.replace(':', '-') + '.json')
 
 
@@ -101,7 +95,7 @@ class PreparedTfdsDataSource(seqio.TfdsDataSource):
 
   def _require_prepared(self):
     data = self.tfds_dataset
-    data_dir = data.data_dir or default_data_dir()
+    data_dir = data.data_dir or files.tfds_data_dir()
     if not prepared_dir(data.name, data_dir):
       raise errors.UserError(f'{data.name} is not prepared in {data_dir}: '
                              + self.remedy.format(data_dir=data_dir))

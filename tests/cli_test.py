@@ -7,10 +7,10 @@ import sys
 import time
 
 import pytest
-from mtf_conv.tasks import tfds_source
+import tensorflow_datasets as tfds
 
 from mtf_conv import cli
-from mtf_conv.base import command_line
+from mtf_conv.base import command_line, files
 from mtf_conv.commands import doctor
 from mtf_conv.commands import list as listing
 from mtf_conv.prepare import available
@@ -130,7 +130,7 @@ def test_prepared_data_is_counted_as_its_task_splits_it(tmp_path):
 def test_the_listing_is_that_of_the_registry():
   assert json.loads(available.LISTING.read_text()) == available.registered(), (
       'python -m mtf_conv.prepare.available writes it anew')
-  assert available.default_data_dir() == tfds_source.default_data_dir()
+  assert files.tfds_data_dir() == tfds.core.constants.DATA_DIR
 
 
 def test_doctor(capsys, monkeypatch, tmp_path):

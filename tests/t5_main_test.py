@@ -147,7 +147,7 @@ def test_wrong_flag_is_one_line(tmp_path, wrong, said):
   assert result.stdout == said
 
 
-def test_flags_are_known_before_t5_is_imported():
+def test_flags_are_known_before_t5_is_imported(tmp_path):
   t5_main.preload()
   assert {*flags.FLAGS} <= t5_flags.names()
   named = set(re.findall(r'--(\w+)', t5_flags.HELP))
@@ -157,7 +157,7 @@ def test_flags_are_known_before_t5_is_imported():
             'try: t5_main.console_entry_point(sys.argv)\n'
             'finally: print("tensorflow" in sys.modules)')
     done = subprocess.run([sys.executable, '-c', code, *argument],
-                          capture_output=True, text=True)
+                          capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode in (0, 2) and done.stdout.endswith('False\n')
 
 

@@ -21,6 +21,12 @@ def is_remote(path) -> bool:
   return '://' in str(path)
 
 
+def tfds_data_dir() -> str:
+  """Returns the folder in which TFDS looks for data unless told another."""
+  return os.environ.get('TFDS_DATA_DIR') or os.path.join(
+      os.path.expanduser('~'), 'tensorflow_datasets')
+
+
 def write_whole(path, content):
   """Replaces a file, so that nobody ever reads half of one.
 

@@ -79,11 +79,11 @@ def wrong(argv):
   """
   known = names()
   for before, arg in zip(['', *argv[1:]], argv[1:]):
-    flag = re.fullmatch(r'--?(?:no)?(\w+)(=.*)?', arg, re.S)
+    flag = re.fullmatch(r'--?(\w+)(=.*)?', arg, re.S)
     # What follows a flag without a value may be its value.
     if arg == '--' or not flag or re.fullmatch(r'--?\w+', before):
       continue
-    name = arg.lstrip('-').partition('=')[0]
+    name = flag[1]
     if name not in known and name.removeprefix('no') not in known:
       meant = errors.nearest(f'--{name}', [f'--{flag}' for flag in known])
       if meant:

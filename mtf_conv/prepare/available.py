@@ -20,21 +20,15 @@ def tasks(data_dir=None):
   """Lists the tasks and mixtures, without a look at the network.
 
   Args:
-    data_dir: TFDS's data folder; `default_data_dir` when None.
+    data_dir: TFDS's data folder; TFDS's default when None.
 
   Returns:
     A list of (name, whether its data is there, where it is or what to do to
     have it).
   """
-  data_dir = os.path.expanduser(data_dir or default_data_dir())
+  data_dir = os.path.expanduser(data_dir or files.tfds_data_dir())
   return [(name, *_data(row, data_dir))
           for name, row in json.loads(LISTING.read_text()).items()]
-
-
-def default_data_dir():
-  """Returns the folder in which TFDS looks for data unless told another."""
-  return os.environ.get('TFDS_DATA_DIR') or os.path.join(
-      os.path.expanduser('~'), 'tensorflow_datasets')
 
 
 def _data(row, data_dir):

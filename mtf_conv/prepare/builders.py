@@ -192,7 +192,7 @@ def prepare(task, raw_dir=None, data_dir=None):
   """
   data = _tfds_dataset(task)
   data_dir = os.path.abspath(os.path.expanduser(
-      data_dir or data.data_dir or tfds_source.default_data_dir()))
+      data_dir or data.data_dir or files.tfds_data_dir()))
   if task not in raw_files.DATASETS:
     return _prepare_by_tfds(task, data.name, raw_dir, data_dir)
   if raw_dir:

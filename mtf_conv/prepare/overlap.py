@@ -19,7 +19,7 @@ import tqdm
 
 from mtf_conv.base import autograph, errors, files, terminal
 from mtf_conv.prepare import train_vocabulary
-from mtf_conv.tasks import labels, tfds_source
+from mtf_conv.tasks import labels
 
 WORDS = 13
 _FEWEST = 8
@@ -34,7 +34,7 @@ def path(data_dir=None):
   Args:
     data_dir: TFDS's data folder; TFDS's default when None.
   """
-  folder = os.path.expanduser(data_dir or tfds_source.default_data_dir())
+  folder = os.path.expanduser(data_dir or files.tfds_data_dir())
   return os.path.join(folder, 'mtf_conv', 'overlap.json')
 
 
